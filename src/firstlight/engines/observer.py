@@ -1,0 +1,150 @@
+"""From a block of samples to its Tally: read, decode, transform, count. What cannot be counted is named."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from firstlight.sources import Block, Picture, Policy, Source, Transform, Unreadable, decode
+from firstlight.statistics import Joint, Tally, observe
+
+# Decoded pixels held at once by one worker before they are counted.
+_BATCH_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Family:
+    """Which pixels have a common scale. Integers of 1 and 3 channels and 8 and 16 bits convert exactly.
+
+    Attributes:
+        integer: uint8 or uint16, as against floats.
+        channels: number of channels; 1 and 3 belong together.
+    """
+
+    integer: bool
+    channels: int
+
+    @classmethod
+    def of(cls, picture: Picture) -> "Family":
+        """The family of a picture."""
+        channels = picture.pixels.shape[2]
+        return cls(picture.pixels.dtype.kind == "u", 3 if channels == 1 else channels)
+
+    def __str__(self) -> str:
+        channels = "1 or 3 channels" if self.channels == 3 else f"{self.channels} channels"
+        return f"{'integer' if self.integer else 'float'} pixels of {channels}"
+
+
+class Masks:
+    """Mask images of a second source, found by name without suffix; zero means "leave this pixel out"."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._index = {_stem(name): i for i, name in enumerate(source.names)}
+
+    def applied(self, name: str, picture: Picture) -> Picture:
+        """The picture with the masked pixels left out.
+
+        Raises:
+            Unreadable: when there is no mask of that name or size.
+        """
+        index = self._index.get(_stem(name))
+        if index is None:
+            raise Unreadable(f"there is no mask {_stem(name)!r}")
+        mask = decode(self._source.read(index), Policy(alpha="drop")).pixels
+        if mask.shape[:2] != picture.pixels.shape[:2]:
+            raise Unreadable(f"its mask has the size {mask.shape[:2]}, the image {picture.pixels.shape[:2]}")
+        kept = np.broadcast_to(mask.any(axis=2, keepdims=True), picture.pixels.shape)
+        valid = kept if picture.valid is None else picture.valid & kept
+        return Picture(picture.pixels, picture.mode, picture.size, valid, picture.remarks)
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Turns a block into its Tally; the answer depends on the block alone.
+
+    Attributes:
+        family: pixels of another family are put on the quarantine list; None accepts all.
+    """
+
+    policy: Policy
+    transform: Transform
+    masks: Masks | None = None
+    family: Family | None = None
+
+    def picture(self, name: str, sample: Any) -> Picture:
+        """One sample, decoded, masked and transformed.
+
+        Raises:
+            Unreadable, OSError: why it cannot be counted.
+        """
+        picture = decode(sample, self.policy)
+        if self.masks is not None:
+            picture = self.masks.applied(name, picture)
+        if self.family is not None and Family.of(picture) != self.family:
+            raise Unreadable(f"{Family.of(picture)}, where the first image of the source has {self.family}")
+        return self.transform(picture)
+
+    def family_of(self, block: Block) -> Family | None:
+        """The family of the first image of the block that can be read; None when none can."""
+        for k, name in enumerate(block.names):
+            try:
+                return Family.of(self.picture(name, block.samples[k]))
+            except (Unreadable, OSError):
+                continue
+        return None
+
+    def __call__(self, block: Block) -> Tally:
+        """Count a block. Never raises for a sample: a bad one becomes an entry of the quarantine list."""
+        joints: dict[tuple[str, int], Joint] = {}
+        modes: Counter[str] = Counter()
+        heights: Counter[int] = Counter()
+        widths: Counter[int] = Counter()
+        remarks: Counter[str] = Counter()
+        quarantine: list[tuple[str, str]] = []
+        pending: list[Picture] = []
+
+        def count_pending() -> None:
+            for key in dict.fromkeys(map(_key, pending)):
+                same = [picture for picture in pending if _key(picture) == key]
+                joint = observe([picture.pixels for picture in same], _validity(same))
+                joints[key] = joints[key] + joint if key in joints else joint  # type: ignore[operator]
+            pending.clear()
+
+        held = 0
+        for k, name in enumerate(block.names):
+            try:
+                picture = self.picture(name, block.samples[k])
+            except Unreadable as reason:
+                quarantine.append((name, str(reason)))
+                continue
+            except OSError as error:
+                quarantine.append((name, f"cannot be read: {error.strerror or error}"))
+                continue
+            modes[picture.mode] += 1
+            heights[picture.size[0]] += 1
+            widths[picture.size[1]] += 1
+            remarks.update(picture.remarks)
+            pending.append(picture)
+            held += picture.pixels.nbytes
+            if held >= _BATCH_BYTES:
+                count_pending()
+                held = 0
+        count_pending()
+        return Tally(joints, modes, heights, widths, remarks, tuple(quarantine))
+
+
+def _key(picture: Picture) -> tuple[str, int]:
+    dtype = picture.pixels.dtype
+    return (dtype.name if dtype.kind == "u" else "float", picture.pixels.shape[2])
+
+
+def _validity(pictures: list[Picture]) -> Any:
+    """Their masks, or None when no picture has one."""
+    return None if all(p.valid is None for p in pictures) else [p.valid for p in pictures]
+
+
+def _stem(name: str) -> str:
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + (base.rpartition(".")[0] or base)

@@ -1,0 +1,185 @@
+"""The second way to a graph: watch the model run once on a real batch, and note every operation.
+
+PyTorch breaks composite operations (``conv2d``, ``linear``, ``layer_norm``) up before an ordinary dispatch mode sees
+them. They are seen whole only from above autograd, so the recorder steps in there: while it watches, the autograd keys
+are switched off, which lets a call fall through to it unbroken; it then runs the call with the keys back on. The model
+computes exactly what it would without the recorder, gradients included, and the operations carry the names that
+``torch.export`` gives them.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from firstlight.graph.build import Builder, Place, Ref
+from firstlight.graph.ir import Graph
+from firstlight.graph.names import TORCH, Names
+
+Observer = Callable[[str, Tensor], None]
+
+_ABOVE_AUTOGRAD = torch._C.DispatchKeySet(torch._C.DispatchKey.AutogradFunctionality)
+_ABOVE_AUTOGRAD |= torch._C.DispatchKeySet(torch._C.DispatchKey.AutogradOther)
+_ABOVE_AUTOGRAD |= torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One watched run.
+
+    Attributes:
+        result: what the model returned.
+        graph: the operations it took.
+        names: final name of each node by the name the observer was given; what was dropped or folded is missing or
+            no operation.
+    """
+
+    result: Any
+    graph: Graph
+    names: Mapping[str, str]
+
+
+def record(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, observe: Observer | None = None, how: str
+) -> Recording:
+    """Run ``model(*args, **kwargs)`` once, in the modes it is in, and note every operation.
+
+    This changes what a forward pass changes (running statistics, random numbers): see `untouched`.
+
+    Args:
+        model: any module.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        observe: called with each tensor an operation returns, before anything can overwrite it, and with the node's
+            name in the draft, which `Recording.names` turns into the final one.
+        how: the graph's account of itself.
+
+    Raises:
+        Exception: whatever the model raises.
+    """
+    recorder = _Recorder(model, observe)
+    for leaf in tree_leaves((args, dict(kwargs))):
+        if isinstance(leaf, Tensor):
+            recorder.refs[leaf] = recorder.builder.input(leaf)
+    with recorder.modules, recorder:
+        result = model(*args, **kwargs)
+    outputs = [recorder.ref(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    graph, names = recorder.builder.finish(outputs, how)
+    return Recording(result, graph, names)
+
+
+class _Recorder(TorchDispatchMode):
+    """Sees each operation whole, runs it as autograd would, and adds it to the graph."""
+
+    def __init__(self, model: nn.Module, observe: Observer | None) -> None:
+        super().__init__()
+        names = Names(model)
+        self.builder = Builder(model)
+        self.modules = _ModuleStack(model)
+        self.refs = WeakTensorKeyDictionary()
+        self._observe = observe
+        for name, parameter in model.named_parameters():
+            self.refs[parameter] = Ref(names.parameter(name))
+        for name, buffer in model.named_buffers():
+            self.refs[buffer] = Ref(names.buffer(name))
+
+    def __enter__(self) -> "_Recorder":
+        self._keys = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+        self._guard = torch._C._ExcludeDispatchKeyGuard(_ABOVE_AUTOGRAD)
+        self._guard.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        self._guard.__exit__(None, None, None)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        # Named before the call: an in-place operation returns one of these very tensors.
+        named_args, named_kwargs = tree_map(self._name, (args, kwargs))
+        with torch._C._ForceDispatchKeyGuard(*self._keys):
+            result = func(*args, **kwargs)
+            whole = tuple(result) if isinstance(result, list | tuple) else (result,)
+            if any(isinstance(part, Tensor) for part in whole):
+                shown = result if isinstance(result, Tensor) else whole
+                self._keep(self.builder.add(func, named_args, named_kwargs, shown, self._place()), whole)
+        return result
+
+    def _keep(self, refs: Any, tensors: tuple[Any, ...]) -> None:
+        for ref, tensor in zip((refs,) if isinstance(refs, Ref) else refs, tensors, strict=True):
+            if not isinstance(ref, Ref):
+                continue
+            self.refs[tensor] = ref
+            if self._observe is not None:
+                self._observe(ref.name, tensor)
+
+    def _name(self, value: Any) -> Any:
+        return self.ref(value) if isinstance(value, Tensor) else value
+
+    def ref(self, tensor: Tensor) -> Ref:
+        """The node of `tensor`; one never seen before is a constant."""
+        if tensor not in self.refs:
+            self.refs[tensor] = self.builder.constant(tensor)
+        found: Ref = self.refs[tensor]
+        return found
+
+    def _place(self) -> Place:
+        module, call = self.modules.current
+        return Place(module, call, _source())
+
+
+class _ModuleStack:
+    """Which module is running, and for which time; hooks are global and leave again, so no module is touched."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._names = {id(module): name for name, module in model.named_modules()}
+        self._calls: Counter[str] = Counter()
+        self._stack: list[tuple[str, int]] = []
+
+    @property
+    def current(self) -> tuple[str, int]:
+        """Dotted path of the innermost running module, and how often it had been called before."""
+        return self._stack[-1] if self._stack else ("", 0)
+
+    def __enter__(self) -> None:
+        self._handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, always_call=True),
+        ]
+
+    def __exit__(self, *exception: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        name = self._names.get(id(module))
+        if name is not None:
+            self._stack.append((name, self._calls[name]))
+            self._calls[name] += 1
+
+    def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
+        if id(module) in self._names and self._stack:
+            self._stack.pop()
+
+
+def _source() -> str | None:
+    """The innermost running line that is neither PyTorch's nor this recorder's."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "record":
+        path = frame.f_code.co_filename
+        if path != __file__ and not path.startswith("<") and TORCH not in Path(path).parents:
+            return f"{path}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return None

@@ -1,0 +1,1 @@
+"""One file per scheme, each a function from a graph to a plan."""

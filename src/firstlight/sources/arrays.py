@@ -1,0 +1,124 @@
+"""Images as numbers: NumPy arrays and files, memory maps, IDX (MNIST's format), torch datasets."""
+
+import gzip
+import math
+import os
+import threading
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstlight.errors import FirstlightError
+from firstlight.sources.source import Source, digest
+
+_IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+
+
+class Array(Source):
+    """N images in one array: N×H×W×C, or N×H×W for gray ones. Memory maps are read piece by piece."""
+
+    def __init__(self, images: NDArray[Any], kind: str, location: str, stamp: str | None = None) -> None:
+        if images.ndim not in (3, 4) or (images.ndim == 3 and images.shape[-1] in (3, 4)):
+            raise FirstlightError(
+                f"an array of shape {images.shape} is not clearly N images",
+                "pass N×H×W×C, or N×H×W for gray images; one image needs a leading axis: image[None]",
+                slug="ambiguous-array",
+                call=location,
+            )
+        self.kind, self.location = kind, location
+        self._images = images
+        self._stamp = stamp
+        digits = max(len(str(len(images) - 1)), 1)
+        self.names = [f"{i:0{digits}d}" for i in range(len(images))]
+
+    def read(self, index: int) -> NDArray[Any]:
+        """One image, H×W×C or H×W; a view, not a copy."""
+        image: NDArray[Any] = self._images[index]
+        return image
+
+    def stamp(self) -> str:
+        """Shape, type, and the file's size and time or a checksum of the array."""
+        content = self._stamp or f"{zlib.crc32(np.ascontiguousarray(self._images).view(np.uint8).reshape(-1)):08x}"
+        return digest([str(self._images.shape), str(self._images.dtype), content])
+
+
+class TorchDataset(Source):
+    """Any object with ``__len__`` and ``__getitem__`` whose items are images or start with one.
+
+    Items are read under a lock: nothing says that a dataset may be asked from two threads at once.
+    """
+
+    kind = "dataset"
+
+    def __init__(self, dataset: Any, location: str) -> None:
+        self.location = location
+        self._dataset = dataset
+        self._lock = threading.Lock()
+        self.names = [f"item {i:08d}" for i in range(len(dataset))]
+
+    def read(self, index: int) -> Any:
+        """Item number `index`."""
+        with self._lock:
+            return self._dataset[index]
+
+
+def open_npy(path: str, location: str) -> Source:
+    """A .npy file, memory-mapped."""
+    images = _loaded(path, mmap_mode="r")
+    return Array(images, ".npy array", location, file_stamp(path))
+
+
+def open_npz(path: str, location: str, key: str | None) -> Source:
+    """One array of a .npz file: the only one that can be images, or the one that `key` names."""
+    with _loaded(path) as arrays:
+        candidates = [name for name in arrays.files if arrays[name].ndim in (3, 4)]
+        chosen = [name for name in arrays.files if name == key] if key else candidates
+        if len(chosen) != 1:
+            problem = f"{path!r} holds {', '.join(arrays.files) or 'nothing'}"
+            raise FirstlightError(
+                f"{problem}: no single array of images" + (f" named {key!r}" if key else ""),
+                f"name one with key=… (--key): {', '.join(candidates) or 'none has 3 or 4 dimensions'}",
+                slug="which-array",
+                call=location,
+            )
+        return Array(arrays[chosen[0]], f".npz array {chosen[0]!r}", location, file_stamp(path) + chosen[0])
+
+
+def open_idx(path: str, location: str) -> Source:
+    """An IDX file, gzip-compressed or not: two zero bytes, type, rank, big-endian sizes, then the values."""
+    with open(path, "rb") as file:
+        data = file.read()
+    if data.startswith(b"\x1f\x8b"):
+        data = gzip.decompress(data)
+    rank = data[3]
+    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", rank, 4))
+    dtype = np.dtype(_IDX_TYPES[data[2]])
+    values = np.frombuffer(data, dtype, offset=4 + 4 * rank)
+    if values.size < math.prod(shape):
+        raise FirstlightError(
+            f"{path!r} promises {shape} values and holds {values.size}", "download it again", slug="damaged-file", call=location
+        )
+    images = values[: math.prod(shape)].reshape(shape).astype(dtype.newbyteorder("="))
+    return Array(images, "IDX file", location, file_stamp(path))
+
+
+def is_idx(head: bytes) -> bool:
+    """Whether a file starts like IDX (after gunzip)."""
+    return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in _IDX_TYPES and 1 <= head[3] <= 4
+
+
+def file_stamp(path: str) -> str:
+    """Name, size and modification time."""
+    status = os.stat(path)
+    return f"{os.path.basename(path)} {status.st_size} {status.st_mtime_ns}"
+
+
+def _loaded(path: str, **options: Any) -> Any:
+    try:
+        return np.load(path, allow_pickle=False, **options)
+    except (ValueError, EOFError, OSError) as error:
+        raise FirstlightError(
+            f"{path!r} cannot be loaded: {error}", "save a plain numeric array with numpy.save", slug="damaged-file"
+        ) from None

@@ -1,0 +1,117 @@
+"""A folder of image files, anywhere fsspec reaches; a single file; a list of paths."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from firstlight.sources.source import Source, digest, is_image, printable
+
+
+class Folder(Source):
+    """All image files below a local folder, by relative path with forward slashes."""
+
+    kind = "folder"
+
+    def __init__(self, root: Path, location: str) -> None:
+        self.location = location
+        found: list[tuple[str, str, int, int]] = []
+        self.skipped = 0
+        for path, entry in _walk(os.fspath(root)):
+            name = os.path.relpath(path, root).replace(os.sep, "/")
+            if not is_image(name):
+                self.skipped += 1
+                continue
+            try:
+                status = entry.stat()
+                found.append((name, path, status.st_size, status.st_mtime_ns))
+            except OSError:  # a dangling link: kept, so that reading it puts it on the quarantine list
+                found.append((name, path, -1, -1))
+        found.sort()
+        self.names = [printable(name) for name, *_ in found]
+        self._paths = [path for _, path, *_ in found]
+        self._stamp = [f"{name} {size} {time}" for name, _, size, time in found]
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one file."""
+        return _read(self._paths[index])
+
+    def stamp(self) -> str:
+        """Names, sizes and modification times."""
+        return digest(self._stamp)
+
+
+class FileList(Source):
+    """Named local files, sorted by path."""
+
+    kind = "list of files"
+
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], location: str) -> None:
+        self.location = location
+        self._paths = sorted(os.fspath(path) for path in paths)
+        self.names = [printable(path.replace(os.sep, "/")) for path in self._paths]
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one file."""
+        return _read(self._paths[index])
+
+    def stamp(self) -> str:
+        """Names, sizes and modification times."""
+        return digest([f"{path} {_size_and_time(path)}" for path in self._paths])
+
+
+class RemoteFolder(Source):
+    """All image files below a folder of any fsspec file system (``s3://``, ``memory://``, …)."""
+
+    kind = "remote folder"
+
+    def __init__(self, filesystem: Any, root: str, location: str) -> None:
+        self.location = location
+        self._filesystem = filesystem
+        listing = filesystem.find(root, detail=True)
+        found = sorted((path[len(root) :].strip("/") or path, path) for path in listing)
+        images = [(name, path) for name, path in found if is_image(name)]
+        self.skipped = len(found) - len(images)
+        self.names = [printable(name) for name, _ in images]
+        self._paths = [path for _, path in images]
+        self._stamp = [f"{path} {info.get('size')} {info.get('mtime') or info.get('ETag')}" for path, info in listing.items()]
+
+    def read(self, index: int) -> bytes:
+        """The bytes of one file."""
+        return bytes(self._filesystem.cat_file(self._paths[index]))
+
+    def stamp(self) -> str:
+        """Names and what the file system says of sizes and times."""
+        return digest(sorted(self._stamp))
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _walk(root: str) -> list[tuple[str, "os.DirEntry[str]"]]:
+    """Every file below `root`, links followed, each folder entered once however many links lead to it."""
+    seen: set[tuple[int, int]] = set()
+    pending, files = [root], []
+    while pending:
+        folder = pending.pop()
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    pending.append(entry.path)
+                else:
+                    files.append((entry.path, entry))
+    return files

@@ -1,0 +1,70 @@
+"""The train-split guard: statistics for training are computed on training images only, unless told otherwise."""
+
+import re
+
+from firstlight.errors import FirstlightError
+from firstlight.sources.source import Source, Subset
+
+_SPLITS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
+_SHARD = re.compile(r"^(?:.*[-_])?(train|validation|valid|val|dev|test)[-_.]")
+
+
+def splits_of(source: Source) -> dict[str, list[int]]:
+    """Indices per split, where the names show at least two; else an empty dict.
+
+    A split shows as a folder called train, val, test … at one common depth, or in the file names of shards
+    and Parquet files (``train-00000-of-00002.parquet#7``). One such name alone means nothing: there are
+    classes called "train".
+    """
+    parts = [name.split("/") for name in source.names]
+    for depth in range(max((len(p) for p in parts), default=0)):
+        found: dict[str, list[int]] = {}
+        for index, path in enumerate(parts):
+            split = _split_at(path, depth)
+            if split is not None:
+                found.setdefault(split, []).append(index)
+        if len(found) > 1:
+            return found
+    return {}
+
+
+def guard(source: Source, split: str | None, all_splits: bool, call: str) -> tuple[Source, str]:
+    """The part of the source to use, and what provenance says of it.
+
+    Raises:
+        FirstlightError: slugs ``several-splits`` (none was named) and ``no-such-split``.
+    """
+    splits = splits_of(source)
+    if split is not None:
+        wanted = _SPLITS.get(split.lower(), split.lower())
+        if wanted not in splits:
+            shown = ", ".join(sorted(splits)) or "no splits"
+            raise FirstlightError(
+                f"there is no split {split!r}: the names show {shown}",
+                "name one of them, or leave the split out",
+                slug="no-such-split",
+                call=call,
+            )
+        return Subset(source, splits[wanted]), wanted
+    if splits and not all_splits:
+        sizes = ", ".join(f"{name} ({len(indices):,})" for name, indices in splits.items())
+        raise FirstlightError(
+            f"the names show several splits: {sizes}; statistics over test images would leak into training",
+            "name one with split=\"train\" (--split train), or take all with all_splits=True (--all-splits)",
+            slug="several-splits",
+            call=call,
+        )
+    return source, "all" if splits else ""
+
+
+def _split_at(path: list[str], depth: int) -> str | None:
+    if depth < len(path) - 1 and path[depth].lower() in _SPLITS:
+        return _SPLITS[path[depth].lower()]
+    inside_shard = depth < len(path) and (".tar" in path[depth] or ".parquet#" in path[depth])
+    match = _SHARD.match(path[depth].lower()) if inside_shard else None
+    return _SPLITS[match.group(1)] if match else None

@@ -1,0 +1,257 @@
+"""A source of images → Statistics."""
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+from PIL import Image
+
+from firstlight import __version__
+from firstlight._typing import Progress
+from firstlight.engines import Checkpoint, Masks, Observer, run
+from firstlight.errors import FirstlightError
+from firstlight.sources import Block, Policy, Source, Stream, Transform, decoder_versions, guard, open_source
+from firstlight.statistics import Provenance, Statistics, Tally
+
+# Below this many images Student's t of the image means is not to be trusted to stop a scan.
+_FEWEST_FOR_TOLERANCE = 30
+
+
+def scan(
+    source: Any,
+    *,
+    resize: int | tuple[int, int] | None = None,
+    crop: int | tuple[int, int] | None = None,
+    resample: str = "bilinear",
+    sample: int | None = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+    split: str | None = None,
+    all_splits: bool = False,
+    alpha: str = "mask",
+    orientation: bool = False,
+    nodata: float | None = None,
+    masks: Any = None,
+    key: str | None = None,
+    workers: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> Statistics:
+    """Exact statistics of all images of a source, the same bits for any number of workers.
+
+    Args:
+        source: anything `open_source` opens: a folder, archive, array, dataset, iterable …
+        resize: shorter side, or (height, width), as torchvision's v2 ``Resize`` on Pillow images.
+        crop: side of the central square, or (height, width), as ``CenterCrop``.
+        resample: "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos" (Pillow's).
+        sample: count only this many images, chosen at random by `seed`.
+        tolerance: go through the images in random order by `seed` and stop once the mean of every channel is
+            known to ± this much (half of the 95 % interval, full scale = 1).
+        split: use only "train", "val" or "test" of a source whose names show splits.
+        all_splits: use all of them; without one of the two such a source is refused.
+        alpha: "mask", "drop" or "composite #rrggbb": see `sources.Policy`.
+        orientation: apply EXIF orientation; by default pixels stay as stored.
+        nodata: value that means "no measurement" and is left out.
+        masks: a second source with a mask per image, by name; zero leaves a pixel out.
+        key: which array of a .npz, which column of a Parquet file.
+        workers: threads; by default one per available core. Never changes the result.
+        checkpoint: file that keeps finished blocks while the scan runs; the same call goes on from it.
+        restart: forget an existing checkpoint.
+        progress: called with (images done, images in all or None).
+
+    Returns:
+        Statistics in units of full scale. Images that could not be read are listed in ``.quarantine``.
+
+    Raises:
+        FirstlightError: when there is nothing to scan, several splits and none named, more than half of
+            the images cannot be read, or a checkpoint belongs to another scan.
+    """
+    plan = _Plan(sample, tolerance, seed)
+    policy = Policy(_checked_alpha(alpha), orientation, nodata)
+    transform = Transform(resize, crop, resample)
+    opened = open_source(source, key=key)
+    call = f"scan({opened.location!r})"
+    chosen, split_name = guard(opened, split, all_splits, call)
+    observer = Observer(policy, transform, None if masks is None else Masks(open_source(masks)))
+    store = None
+    if checkpoint is not None and not isinstance(chosen, Stream):
+        options = (policy, transform, plan, split_name, "" if masks is None else open_source(masks).stamp(), __version__)
+        store = Checkpoint(checkpoint, hashlib.blake2b(f"{chosen.stamp()} {options}".encode(), digest_size=16).hexdigest())
+        if restart:
+            store.remove()
+    with warnings.catch_warnings():
+        # Pillow warns of images half as large as those it refuses; size is checked in `sources.picture`.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        tally, stopped = _fold(chosen, observer, plan, workers or _available_cores(), store, progress, call)
+    _refuse_mostly_bad(tally, call)
+    statistics = _statistics(tally, chosen, policy, transform, split_name, plan.describe(tally, chosen, stopped))
+    if store is not None:
+        store.remove()
+    opened.close()
+    return statistics
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which images, in which order, and when to stop."""
+
+    sample: int | None
+    tolerance: float | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.sample is not None and self.sample < 1:
+            raise FirstlightError(f"sample={self.sample} is not a number of images", "give 1 or more", slug="bad-sample")
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise FirstlightError(
+                f"tolerance={self.tolerance} is not a half-width", "give a positive number such as 0.002", slug="bad-tolerance"
+            )
+
+    @property
+    def random(self) -> bool:
+        return self.sample is not None or self.tolerance is not None
+
+    def order(self, source: Source, call: str) -> Sequence[int] | None:
+        """Indices by the hash of (seed, name): a random order that no library version and no other file changes."""
+        if not self.random:
+            return None
+        if isinstance(source, Stream):
+            raise FirstlightError(
+                "a stream has no random order, so its first images are no sample of it",
+                "leave sample and tolerance out, or give a source with random access",
+                slug="stream-sample",
+                call=call,
+            )
+
+        def rank(index: int) -> bytes:
+            return hashlib.blake2b(f"{self.seed} {source.names[index]}".encode(), digest_size=16).digest()
+
+        return sorted(range(len(source)), key=rank)[: self.sample]
+
+    def reached(self, tally: Tally) -> bool:
+        """Whether every channel's mean is known to ± tolerance."""
+        if self.tolerance is None or tally.count < _FEWEST_FOR_TOLERANCE:
+            return False
+        return bool((Statistics(tally, _NOWHERE).confidence <= self.tolerance).all())
+
+    def describe(self, tally: Tally, source: Source, stopped: bool) -> str:
+        """What provenance says about the choice of images."""
+        if not self.random:
+            return ""
+        offered = tally.count + len(tally.quarantine)
+        text = f"{offered:,} of {len(source):,} images in the random order of seed {self.seed}"
+        if stopped:
+            return f"{text}, stopped when the mean was known to ±{self.tolerance:g}"
+        return f"{text}; ±{self.tolerance:g} was not reached" if self.tolerance is not None else text
+
+
+def _fold(
+    source: Source,
+    observer: Observer,
+    plan: _Plan,
+    workers: int,
+    store: Checkpoint | None,
+    progress: Progress | None,
+    call: str,
+) -> tuple[Tally, bool]:
+    """The tally of all blocks, merged in order, and whether the tolerance stopped it early."""
+    order = plan.order(source, call)
+    total = None if isinstance(source, Stream) else len(source) if order is None else len(order)
+    size = block_size(total)
+    if plan.tolerance is not None:
+        size = min(size, 64)
+    blocks, observer = _with_family(source.blocks(size, order), observer)
+    done, tally = (0, Tally()) if store is None else store.load()
+    tallies = run(observer, islice(blocks, done, None), workers)
+    try:
+        if progress:
+            progress(tally.count + len(tally.quarantine), total)
+        for block_tally in tallies:
+            tally, done = tally + block_tally, done + 1
+            if progress:
+                progress(tally.count + len(tally.quarantine), total)
+            if plan.reached(tally):
+                return tally, True
+            if store is not None:
+                store.offer(done, tally)
+    except KeyboardInterrupt:
+        if store is not None:
+            store.save(done, tally)
+        raise
+    finally:
+        tallies.close()  # type: ignore[attr-defined]
+    return tally, False
+
+
+def block_size(images: int | None) -> int:
+    """Images per block: about 256 blocks, so that many workers share the work and a kill loses little.
+
+    A function of the number of images alone. Blocks are the grain of the result for floats.
+    """
+    return 64 if images is None else min(max(images // 256, 8), 1024)
+
+
+def _with_family(blocks: Iterator[Block], observer: Observer) -> tuple[Iterator[Block], Observer]:
+    """The same blocks, and the observer told the family of the first readable image."""
+    seen = []
+    for block in blocks:
+        seen.append(block)
+        family = observer.family_of(block)
+        if family is not None:
+            observer = Observer(observer.policy, observer.transform, observer.masks, family)
+            break
+    return chain(seen, blocks), observer
+
+
+def _refuse_mostly_bad(tally: Tally, call: str) -> None:
+    bad, offered = len(tally.quarantine), tally.count + len(tally.quarantine)
+    if offered == 0:
+        raise FirstlightError("the source is empty", "point at one that holds images", slug="no-images", call=call)
+    if 2 * bad > offered:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in tally.quarantine[:3])
+        raise FirstlightError(
+            f"{bad:,} of {offered:,} images cannot be counted ({shown}{'; …' if bad > 3 else ''})",
+            "mend or move the bad files, or point at the right folder",
+            slug="mostly-bad",
+            call=call,
+        )
+
+
+def _statistics(
+    tally: Tally, source: Source, policy: Policy, transform: Transform, split: str, sample: str
+) -> Statistics:
+    channels = tally.joined().channels
+    provenance = Provenance(
+        sources=(source.identity(),),
+        split=split,
+        transform=str(transform),
+        channel_order={1: "gray", 3: "RGB"}.get(channels, "bands as stored"),
+        alpha=policy.alpha,
+        orientation="EXIF applied" if policy.orientation else "as stored",
+        nodata=policy.nodata,
+        sample=sample,
+        decoders=decoder_versions(),
+        version=__version__,
+    )
+    return Statistics(tally, provenance)
+
+
+def _checked_alpha(alpha: str) -> str:
+    if alpha not in ("mask", "drop") and not re.fullmatch(r"composite #[0-9a-fA-F]{6}", alpha):
+        raise FirstlightError(
+            f"alpha={alpha!r} is not a policy", 'choose "mask", "drop" or "composite #rrggbb"', slug="bad-alpha"
+        )
+    return alpha
+
+
+def _available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_NOWHERE = Provenance((), "", "", "", "", "", None, "", "", "")
