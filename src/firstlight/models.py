@@ -1,4 +1,4 @@
-"""From the name of a network to the network: ``timm:resnet18``, ``torchvision:resnet50``, ``my.package:build``, ``net.py:build``."""
+"""From the name of a network to the network: ``timm:resnet18``, ``my.package:build``, ``net.py:build``."""
 
 import difflib
 import importlib
@@ -8,6 +8,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,7 +57,7 @@ def open_model(name: str) -> nn.Module:
 
 
 def small_cnn(channels: int = 3, classes: int = 10) -> nn.Module:
-    """A plain convolutional network for 32×32 images: six 3×3 convolutions with ReLU, no normalization, one linear head.
+    """A plain network for 32×32 images: six 3×3 convolutions with ReLU, no normalization, and one linear head.
 
     Without normalization the weights alone decide whether the signal survives, which is what it is here to show.
     Its parameters are called ``conv1.weight`` to ``conv6.bias``, ``head.weight`` and ``head.bias``.
@@ -67,7 +68,7 @@ def small_cnn(channels: int = 3, classes: int = 10) -> nn.Module:
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     widths = [channels, 32, 32, 64, 64, 128, 128]
-    for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+    for i, (inputs, outputs) in enumerate(pairwise(widths), start=1):
         layers[f"conv{i}"] = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
         layers[f"relu{i}"] = nn.ReLU()
         if i % 2 == 0:

@@ -172,6 +172,10 @@ class Builder:
             name = self._overwritten[name]
         return name
 
+    def node(self, name: str) -> Node:
+        """The draft of the node `name`."""
+        return self._nodes[name]
+
     def _draft(self) -> str:
         """A name for the time being: the final one depends on which nodes stay."""
         return f"%{len(self._nodes)}"

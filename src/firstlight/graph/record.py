@@ -22,10 +22,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from firstlight.graph.build import Builder, Place, Ref
-from firstlight.graph.ir import Graph
+from firstlight.graph.ir import Graph, Node
 from firstlight.graph.names import TORCH, Names
 
-Observer = Callable[[str, Tensor], None]
+Observer = Callable[[Node, Tensor], None]
 
 _ABOVE_AUTOGRAD = torch._C.DispatchKeySet(torch._C.DispatchKey.AutogradFunctionality)
 _ABOVE_AUTOGRAD |= torch._C.DispatchKeySet(torch._C.DispatchKey.AutogradOther)
@@ -39,8 +39,7 @@ class Recording:
     Attributes:
         result: what the model returned.
         graph: the operations it took.
-        names: final name of each node by the name the observer was given; what was dropped or folded is missing or
-            no operation.
+        names: final name of each node by its name in the draft; what no output depends on is missing.
     """
 
     result: Any
@@ -59,8 +58,8 @@ def record(
         model: any module.
         args: its positional arguments.
         kwargs: its keyword arguments.
-        observe: called with each tensor an operation returns, before anything can overwrite it, and with the node's
-            name in the draft, which `Recording.names` turns into the final one.
+        observe: called with the draft of a node and the tensor it stands for, as soon as an operation returns it and
+            before anything can overwrite it; `Recording.names` turns the draft's name into the final one.
         how: the graph's account of itself.
 
     Raises:
@@ -123,7 +122,7 @@ class _Recorder(TorchDispatchMode):
                 continue
             self.refs[tensor] = ref
             if self._observe is not None:
-                self._observe(ref.name, tensor)
+                self._observe(self.builder.node(ref.name), tensor)
 
     def _name(self, value: Any) -> Any:
         return self.ref(value) if isinstance(value, Tensor) else value

@@ -53,13 +53,18 @@ def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         with quiet():
             return record(model, args, kwargs, how=f"recorded from one batch, not exported: {why}").graph
     except Exception as error:
-        raise FirstlightError(
-            f"the model does not run on the example in train mode: {_reason(error)}",
-            "call model.train() and then the model on the example yourself; a batch of two or more samples of the size "
-            "it was built for is what most models want",
-            slug="model-does-not-run",
-            call="trace(model, example)",
-        ) from error
+        raise does_not_run(error, "trace(model, example)") from error
+
+
+def does_not_run(error: BaseException, call: str) -> FirstlightError:
+    """The error to raise when the model itself raised `error` in `call`."""
+    return FirstlightError(
+        f"the model does not run on this batch in train mode: {_reason(error)}",
+        "call model.train() and then the model on the batch yourself; two or more samples of the size it was built for "
+        "are what most models want",
+        slug="model-does-not-run",
+        call=call,
+    )
 
 
 def call_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -109,11 +109,13 @@ def origin(graph: Graph, name: str) -> Node | None:
 
 
 def uses(graph: Graph, parameter: str) -> Iterator[tuple[Node, str, tuple[Node, ...]]]:
-    """Where a parameter takes effect: each operation that reads it, past any change of its shape.
+    """Where a parameter takes effect: each operation that reads it, past any change of its shape and
+    any joining with other parameters.
 
     Yields:
         The operation, the role the parameter plays there, and the shape operations on the way.
     """
+    signal = reached_from_inputs(graph)
     waiting: list[tuple[str, tuple[Node, ...]]] = [(parameter, ())]
     seen = {parameter}
     while waiting:
@@ -122,7 +124,8 @@ def uses(graph: Graph, parameter: str) -> Iterator[tuple[Node, str, tuple[Node, 
             for played, source in zip(user.roles, user.inputs, strict=True):
                 if source != name:
                     continue
-                if user.function in SHAPE and source == user.inputs[0]:
+                arranged = user.function in SHAPE and source == user.inputs[0]
+                if arranged or (user.function == "cat" and signal.isdisjoint(user.inputs)):
                     if user.name not in seen:
                         seen.add(user.name)
                         waiting.append((user.name, (*path, user)))

@@ -157,7 +157,7 @@ def _measure(plan: Plan, parameters: dict[str, nn.Parameter]) -> Iterator[tuple[
         return iter(())
     moments = [
         torch.stack([values.mean(), values.std(correction=0)]).cpu()
-        for values in (parameters[decision.name].detach().float() for decision in plan.decisions)
+        for values in (parameters[decision.name].detach().double() for decision in plan.decisions)
     ]
     return ((float(mean), float(std)) for mean, std in torch.stack(moments).tolist())
 

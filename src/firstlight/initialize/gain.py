@@ -1,6 +1,7 @@
 """The gain that makes up for what a nonlinearity does to the size of a signal."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ def gain(activation: Activation | None) -> float:
     For ReLU this is the ``sqrt(2)`` of He et al. (2015), eq. 10; for anything else it keeps the second moment at one in
     the same way. No activation, and a gate, have gain 1.
     """
-    if activation is None or activation.function in GATES and not activation.gated:
+    if activation is None or (activation.function in GATES and not activation.gated):
         return 1.0
     moment = second_moment(activation)
     return 1.0 / math.sqrt(moment) if moment > 0 else 1.0
@@ -37,7 +38,7 @@ def second_moment(activation: Activation) -> float:
     cuts = sorted({*_CORNERS, *_TAIL, *(v for v in settings if -12 < v < 12)})
     nodes, weights = np.polynomial.legendre.leggauss(64)
     total = 0.0
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in pairwise(cuts):
         z = low + (high - low) * (nodes + 1) / 2
         density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
         y = activation(torch.from_numpy(z)).numpy()

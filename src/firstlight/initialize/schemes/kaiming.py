@@ -1,8 +1,8 @@
 """Kaiming initialization: keep the second moment of the signal at one through every weight and its nonlinearity.
 
 He, Zhang, Ren, Sun, "Delving Deep into Rectifiers" (2015), eq. 10. For ``y = w·x`` with ``n = fan_in`` independent
-zero-mean weights, ``E[y^2] = n · Var[w] · E[x^2]``; after a nonlinearity, ``E[phi(y)^2] = E[y^2] / gain^2`` (one half for
-ReLU). Both together leave the size of the signal alone when ``Var[w] = gain^2 / n``.
+zero-mean weights, ``E[y^2] = n · Var[w] · E[x^2]``; after a nonlinearity, ``E[phi(y)^2] = E[y^2] / gain^2`` (one half
+for ReLU). Both together leave the size of the signal alone when ``Var[w] = gain^2 / n``.
 """
 
 import math

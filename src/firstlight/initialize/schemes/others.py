@@ -56,7 +56,7 @@ def _direction_and_size(
     direction = graph[node.inputs[node.roles.index("v")]]
     if direction.name not in weight_std:
         return None
-    # w = g v/|v|. Where |v| spans n elements of standard deviation s, E|v|^2 = n s^2, so this g makes w equal to v in size.
+    # w = g v/|v|. Where |v| spans n elements of standard deviation s, E|v|^2 = n s^2: this g makes w as large as v.
     elements = math.prod(direction.shape or ()) / math.prod(parameter.shape or ())
     value = weight_std[direction.name] * math.sqrt(elements)
     return constant(
