@@ -42,7 +42,7 @@ class Checkpoint:
             value = {}
         if value.get("format") != FORMAT or value.get("key") != self.key:
             raise FirstlightError(
-                f"{str(self.path)!r} holds an unfinished scan of other images or other options (the source changed since?)",
+                f"{str(self.path)!r} holds an unfinished scan of other images or options: did the source change?",
                 "delete that file or pass restart=True (--restart) to begin anew",
                 slug="source-changed",
             )

@@ -15,22 +15,12 @@ class Folder(Source):
 
     def __init__(self, root: Path, location: str) -> None:
         self.location = location
-        found: list[tuple[str, str, int, int]] = []
-        self.skipped = 0
-        for path, entry in _walk(os.fspath(root)):
-            name = os.path.relpath(path, root).replace(os.sep, "/")
-            if not is_image(name):
-                self.skipped += 1
-                continue
-            try:
-                status = entry.stat()
-                found.append((name, path, status.st_size, status.st_mtime_ns))
-            except OSError:  # a dangling link: kept, so that reading it puts it on the quarantine list
-                found.append((name, path, -1, -1))
-        found.sort()
-        self.names = [printable(name) for name, *_ in found]
-        self._paths = [path for _, path, *_ in found]
-        self._stamp = [f"{name} {size} {time}" for name, _, size, time in found]
+        start = len(os.path.join(root, ""))
+        paths = {path[start:].replace(os.sep, "/"): path for path in _walk(os.fspath(root))}
+        found = sorted(filter(is_image, paths))
+        self.skipped = len(paths) - len(found)
+        self.names = [printable(name) for name in found]
+        self._paths = [paths[name] for name in found]
 
     def read(self, index: int) -> bytes:
         """The bytes of one file."""
@@ -38,7 +28,7 @@ class Folder(Source):
 
     def stamp(self) -> str:
         """Names, sizes and modification times."""
-        return digest(self._stamp)
+        return _stamp(self._paths)
 
 
 class FileList(Source):
@@ -57,7 +47,7 @@ class FileList(Source):
 
     def stamp(self) -> str:
         """Names, sizes and modification times."""
-        return digest([f"{path} {_size_and_time(path)}" for path in self._paths])
+        return _stamp(self._paths)
 
 
 class RemoteFolder(Source):
@@ -74,7 +64,9 @@ class RemoteFolder(Source):
         self.skipped = len(found) - len(images)
         self.names = [printable(name) for name, _ in images]
         self._paths = [path for _, path in images]
-        self._stamp = [f"{path} {info.get('size')} {info.get('mtime') or info.get('ETag')}" for path, info in listing.items()]
+        self._stamp = [
+            f"{path} {info.get('size')} {info.get('mtime') or info.get('ETag')}" for path, info in listing.items()
+        ]
 
     def read(self, index: int) -> bytes:
         """The bytes of one file."""
@@ -90,18 +82,21 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def _size_and_time(path: str) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
+def _stamp(paths: Sequence[str]) -> str:
+    def size_and_time(path: str) -> tuple[int, int]:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return -1, -1
+        return status.st_size, status.st_mtime_ns
+
+    return digest([f"{path} {size_and_time(path)}" for path in paths])
 
 
-def _walk(root: str) -> list[tuple[str, "os.DirEntry[str]"]]:
+def _walk(root: str) -> list[str]:
     """Every file below `root`, links followed, each folder entered once however many links lead to it."""
     seen: set[tuple[int, int]] = set()
-    pending, files = [root], []
+    pending, files = [root], list[str]()
     while pending:
         folder = pending.pop()
         status = os.stat(folder)
@@ -113,5 +108,5 @@ def _walk(root: str) -> list[tuple[str, "os.DirEntry[str]"]]:
                 if entry.is_dir():
                     pending.append(entry.path)
                 else:
-                    files.append((entry.path, entry))
+                    files.append(entry.path)
     return files

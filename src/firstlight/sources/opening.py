@@ -19,7 +19,10 @@ from firstlight.sources.files import FileList, Folder, RemoteFolder
 from firstlight.sources.source import Source, Stream, is_image
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_WAYS = "a folder, zip, tar, .npy, .npz, IDX or Parquet file, shards like name-{000..127}.tar, an array, a dataset, or any iterable of images"
+_WAYS = (
+    "a folder, zip, tar, .npy, .npz, IDX or Parquet file, shards like name-{000..127}.tar, "
+    "an array, a dataset, or any iterable of images"
+)
 
 
 def open_source(source: Any, *, key: str | None = None) -> Source:
@@ -49,7 +52,9 @@ def open_source(source: Any, *, key: str | None = None) -> Source:
         return arrays.TorchDataset(source, name)
     if isinstance(source, Iterable) and not isinstance(source, (dict, bytes)):
         return Stream(_unbatched(source), "iterable", name)
-    raise FirstlightError(f"a {name} is not a source of images", f"pass {_WAYS}", slug="not-a-source", call="open_source")
+    raise FirstlightError(
+        f"a {name} is not a source of images", f"pass {_WAYS}", slug="not-a-source", call="open_source"
+    )
 
 
 def _open_path(location: str, key: str | None) -> Source:
@@ -75,7 +80,7 @@ def _open_file(path: str, location: str, key: str | None) -> Source:
     head = _head(path)
     if head.startswith(b"\x93NUMPY"):
         return arrays.open_npy(path, location)
-    if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         if path.lower().endswith(".npz"):
             return arrays.open_npz(path, location, key)
         return _opened(lambda: ZipArchive(path, location), path)
@@ -144,7 +149,10 @@ def _open_url(location: str, key: str | None) -> Source:
         ) from None
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise FirstlightError(
-            f"cannot be listed: {error}", "check the URL, the network and your permissions", slug="no-such-source", call=call
+            f"cannot be listed: {error}",
+            "check the URL, the network and your permissions",
+            slug="no-such-source",
+            call=call,
         ) from None
     if not len(source):
         raise FirstlightError(
@@ -165,10 +173,15 @@ def _opened(open_archive: Any, path: str) -> Source:
     try:
         source: Source = open_archive()
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise FirstlightError(f"the archive is damaged: {error}", "download it again", slug="damaged-file", call=call) from None
+        raise FirstlightError(
+            f"the archive is damaged: {error}", "download it again", slug="damaged-file", call=call
+        ) from None
     if not len(source):
         raise FirstlightError(
-            f"there are no images in it ({source.skipped} other files)", "check that it is the right archive", slug="no-images", call=call
+            f"there are no images in it ({source.skipped} other files)",
+            "check that it is the right archive",
+            slug="no-images",
+            call=call,
         )
     return source
 
@@ -180,7 +193,9 @@ def _expanded(pattern: str) -> list[str]:
         return sorted(glob.glob(pattern, recursive=True))
     first, last = match.groups()
     names = [f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)]
-    return [path for name in names for path in _expanded_or_self(pattern[: match.start()] + name + pattern[match.end() :])]
+    return [
+        path for name in names for path in _expanded_or_self(pattern[: match.start()] + name + pattern[match.end() :])
+    ]
 
 
 def _expanded_or_self(pattern: str) -> list[str]:

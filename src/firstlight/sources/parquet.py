@@ -33,7 +33,9 @@ class Parquet(Source):
         counts = [
             [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)] for file in self._files
         ]
-        self._places = [(f, g, r) for f, groups in enumerate(counts) for g, rows in enumerate(groups) for r in range(rows)]
+        self._places = [
+            (f, g, r) for f, groups in enumerate(counts) for g, rows in enumerate(groups) for r in range(rows)
+        ]
         self.names = []
         for path, groups in zip(self._paths, counts, strict=True):
             digits = max(len(str(sum(groups))), 1)
@@ -77,7 +79,8 @@ def _image_column(schema: Any, location: str, key: str | None) -> str:
     chosen = [name for name in schema.names if name == key] if key else candidates
     if len(chosen) != 1:
         raise FirstlightError(
-            f"{location!r} has the columns {', '.join(schema.names)}: no single one of images" + (f" named {key!r}" if key else ""),
+            f"{location!r} has the columns {', '.join(schema.names)}: no single one of images"
+            + (f" named {key!r}" if key else ""),
             f"name one with key=… (--key): {', '.join(candidates) or 'none holds encoded images'}",
             slug="which-column",
             call=location,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from firstlight._typing import Pixels, Valid
@@ -116,7 +117,7 @@ def from_pillow(image: Image.Image, policy: Policy) -> Picture:
     return excluding(Picture(pixels, mode, size, None, remarks), policy.nodata)
 
 
-def with_alpha(colour: Pixels, alpha: Pixels, mode: str, policy: Policy) -> Picture:
+def with_alpha(colour: NDArray[Any], alpha: NDArray[Any], mode: str, policy: Policy) -> Picture:
     """Colour H×W×C and alpha H×W of the same dtype, by the alpha policy. Opaque images need none."""
     size = colour.shape[:2]
     opaque = np.iinfo(alpha.dtype).max

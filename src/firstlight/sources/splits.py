@@ -55,7 +55,7 @@ def guard(source: Source, split: str | None, all_splits: bool, call: str) -> tup
         sizes = ", ".join(f"{name} ({len(indices):,})" for name, indices in splits.items())
         raise FirstlightError(
             f"the names show several splits: {sizes}; statistics over test images would leak into training",
-            "name one with split=\"train\" (--split train), or take all with all_splits=True (--all-splits)",
+            'name one with split="train" (--split train), or take all with all_splits=True (--all-splits)',
             slug="several-splits",
             call=call,
         )

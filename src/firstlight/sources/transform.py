@@ -32,11 +32,15 @@ class Transform:
             sides = size if isinstance(size, tuple) else (size,)
             if size is not None and not all(isinstance(side, int) and side > 0 for side in sides):
                 raise FirstlightError(
-                    f"{name}={size!r} is not a size in pixels", "give a positive integer, or height and width", slug="bad-size"
+                    f"{name}={size!r} is not a size in pixels",
+                    "give a positive integer, or height and width",
+                    slug="bad-size",
                 )
         if self.resample not in RESAMPLING:
             raise FirstlightError(
-                f"there is no resampling {self.resample!r}", f"choose one of {', '.join(RESAMPLING)}", slug="bad-resample"
+                f"there is no resampling {self.resample!r}",
+                f"choose one of {', '.join(RESAMPLING)}",
+                slug="bad-resample",
             )
 
     def __str__(self) -> str:

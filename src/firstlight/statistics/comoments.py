@@ -55,8 +55,6 @@ class IntegerComoments(Packed):
         return IntegerComoments(self.pixels, self.sums * 257, self.products * 257**2)
 
 
-
-
 @dataclass(frozen=True, eq=False)
 class FloatComoments(Packed):
     """Second-order statistics of float pixels.
@@ -79,9 +77,7 @@ class FloatComoments(Packed):
             return other
         shift = other.mean - self.mean
         cross = np.outer(shift, shift) * (self.pixels / total * other.pixels)
-        return FloatComoments(
-            total, self.mean + shift * (other.pixels / total), self.scatter + other.scatter + cross
-        )
+        return FloatComoments(total, self.mean + shift * (other.pixels / total), self.scatter + other.scatter + cross)
 
     @property
     def covariance(self) -> Floats:
@@ -93,8 +89,6 @@ class FloatComoments(Packed):
         return FloatComoments(
             self.pixels, np.repeat(self.mean, channels), np.full((channels, channels), self.scatter[0, 0])
         )
-
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,4 +127,5 @@ class Moments(Packed):
 
     def repeated(self, channels: int) -> "Moments":
         """One channel as `channels` equal ones."""
-        return Moments(*(np.repeat(field, channels) for field in (self.pixels, self.mean, self.m2, self.low, self.high)))
+        fields = (self.pixels, self.mean, self.m2, self.low, self.high)
+        return Moments(*(np.repeat(field, channels) for field in fields))  # type: ignore[arg-type]

@@ -65,8 +65,6 @@ class Histogram(Packed):
         return Histogram("uint16", counts)
 
 
-
-
 def bin_values(kind: str) -> NDArray[np.float64]:
     """The value of each bin in raw units; for floats the bfloat16 number itself, in rising order."""
     if kind != "float":

@@ -218,8 +218,11 @@ def _runs(images: Images, valid: Masks) -> Iterator[Run]:
     masks = [None] * len(images) if valid is None else valid
     for _, group in groupby(zip(images, masks, strict=True), key=lambda pair: pair[0].shape):
         run, run_valid = zip(*group, strict=True)
-        masked = [np.ones(run[0].shape, bool) if mask is None else mask for mask in run_valid]
-        yield np.stack(run), None if all(mask is None for mask in run_valid) else np.stack(masked)
+        if all(mask is None for mask in run_valid):
+            yield np.stack(run), None
+        else:
+            every = np.ones(run[0].shape, bool)
+            yield np.stack(run), np.stack([every if mask is None else mask for mask in run_valid])
 
 
 def _one_small_size(runs: list[Run]) -> bool:
@@ -251,4 +254,3 @@ def _integer_rows(images: NDArray[Any], valid: NDArray[np.bool_] | None, counts:
 def _add_mean_images(a: Any, b: Any) -> Any:
     """The sum of two mean images of one size; otherwise None, which absorbs everything."""
     return a + b if a is not None and b is not None and a.shape == b.shape else None
-

@@ -68,13 +68,13 @@ class IntegerMeanImage(Packed):
     def repeated(self, channels: int) -> "IntegerMeanImage":
         """One channel as `channels` equal ones."""
         count = np.repeat(self.count, channels, axis=2) if self.count.ndim else self.count
-        return IntegerMeanImage(count, np.repeat(self.sums, channels, axis=2), np.repeat(self.squares, channels, axis=2))
+        return IntegerMeanImage(
+            count, np.repeat(self.sums, channels, axis=2), np.repeat(self.squares, channels, axis=2)
+        )
 
     def widened(self) -> "IntegerMeanImage":
         """8-bit values as 16-bit: x becomes 257·x."""
         return IntegerMeanImage(self.count, self.sums * 257, self.squares * 257**2)
-
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +108,7 @@ class FloatMeanImage(Packed):
         total = self.count + other.count
         share = other.count / np.maximum(total, 1)
         shift = other.mean - self.mean
-        return FloatMeanImage(
-            total, self.mean + shift * share, self.m2 + other.m2 + shift**2 * (self.count * share)
-        )
+        return FloatMeanImage(total, self.mean + shift * share, self.m2 + other.m2 + shift**2 * (self.count * share))
 
     def mean_and_std(self) -> tuple[Floats, Floats]:
         """Both H×W×C; nan where no value was valid."""
@@ -120,4 +118,5 @@ class FloatMeanImage(Packed):
 
     def repeated(self, channels: int) -> "FloatMeanImage":
         """One channel as `channels` equal ones."""
-        return FloatMeanImage(*(np.repeat(field, channels, axis=2) for field in (self.count, self.mean, self.m2)))
+        count, mean, m2 = (np.repeat(field, channels, axis=2) for field in (self.count, self.mean, self.m2))
+        return FloatMeanImage(count, mean, m2)  # type: ignore[arg-type]

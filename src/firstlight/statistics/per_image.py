@@ -14,7 +14,6 @@ between images is missing from it.
 """
 
 from dataclasses import dataclass
-from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +22,9 @@ from firstlight.statistics.exact import Exact, Packed, exact_sum, to_float
 
 Floats = NDArray[np.float64]
 
-# Standard deviations are irrational, so each is cut to a multiple of 2⁻⁴⁸ raw units before it is added.
-# Added as integers they give the same total in any order; the cut is 1e-14 of a grey level at most.
-_STD_BITS = 48
+# Standard deviations are irrational, so each is rounded to a multiple of 2⁻⁴⁴ raw units before it is added.
+# Added as integers they give the same total in any order; the rounding is 3e-14 of a gray level at most.
+_STD_BITS = 44
 
 _INTEGER_FIELDS = ("images", "n", "nn", "s", "ss", "ns", "stds")
 _FLOAT_FIELDS = ("images", "n", "nn", "mean", "m2", "stds")
@@ -39,7 +38,7 @@ class IntegerPerImage(Packed):
         images: images with at least one valid pixel in the channel.
         n, nn: Σn_i and Σn_i² of valid pixels.
         s, ss, ns: ΣS_i, ΣS_i² and Σn_iS_i of per-image sums.
-        stds: Σ of per-image standard deviations, in units of 2⁻⁴⁸.
+        stds: Σ of per-image standard deviations, in units of 2⁻⁴⁴.
     """
 
     images: Exact
@@ -51,14 +50,18 @@ class IntegerPerImage(Packed):
     stds: Exact
 
     @classmethod
-    def observe(cls, pixels: NDArray[np.int64], sums: NDArray[np.int64], squares: NDArray[np.int64]) -> "IntegerPerImage":
+    def observe(
+        cls, pixels: NDArray[np.int64], sums: NDArray[np.int64], squares: NDArray[np.int64]
+    ) -> "IntegerPerImage":
         """From N×C pixel counts, sums and sums of squares of N images."""
-        n, s, q = (values.astype(object) for values in (pixels, sums, squares))
-        spread = n * q - s * s  # n² times the image's variance
-        flat = [(isqrt(v << 2 * _STD_BITS) // k if k else 0) for v, k in zip(spread.flat, n.flat, strict=True)]
-        stds = np.array(flat, object).reshape(n.shape)
+        # n·q bounds every product below; int64 where it fits and Python integers where not give the same values.
+        fits = int(pixels.max()) * int(squares.max()) < 2**62
+        n, s, q = (values if fits else values.astype(object) for values in (pixels, sums, squares))
+        spread = (n * q - s * s).astype(np.float64)  # n² times the image's variance
+        stds = np.sqrt(spread) / np.maximum(pixels, 1)
+        fixed = np.rint(stds * 2.0**_STD_BITS).astype(np.int64)
         seen = (pixels > 0).astype(np.int64)
-        return cls(*(exact_sum(rows) for rows in (seen, n, n * n, s, s * s, n * s, stds)))
+        return cls(*(exact_sum(rows) for rows in (seen, n, n * n, s, s * s, n * s, fixed)))
 
     def __add__(self, other: "IntegerPerImage") -> "IntegerPerImage":
         return IntegerPerImage(*(getattr(self, f) + getattr(other, f) for f in _INTEGER_FIELDS))
@@ -87,8 +90,6 @@ class IntegerPerImage(Packed):
         return IntegerPerImage(
             self.images, self.n, self.nn, self.s * 257, self.ss * 257**2, self.ns * 257, self.stds * 257
         )
-
-
 
 
 @dataclass(frozen=True, eq=False)

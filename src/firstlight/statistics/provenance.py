@@ -1,6 +1,6 @@
 """Where a statistic comes from: enough to repeat it, and to refuse what does not belong to it."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 
@@ -43,9 +43,8 @@ class Provenance:
             a, b = getattr(self, name), getattr(other, name)
             return a if a == b else f"{a or 'none'}; {b or 'none'}"
 
-        same = {name: getattr(self, name) for name in ("transform", "channel_order", "alpha", "orientation", "nodata")}
         merged = {name: both(name) for name in ("split", "sample", "decoders", "version")}
-        return Provenance(sources=self.sources + other.sources, **same, **merged)
+        return replace(self, sources=self.sources + other.sources, **merged)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

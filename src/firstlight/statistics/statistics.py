@@ -126,7 +126,7 @@ class Statistics:
 
     @cached_property
     def eigen(self) -> tuple[Floats, Floats]:
-        """Eigenvalues (C, falling) and eigenvectors (C×C, columns) of `covariance`; each column's largest entry is positive."""
+        """Eigenvalues (C, falling) and eigenvectors (C×C, columns, largest entry positive) of `covariance`."""
         values, vectors = np.linalg.eigh(self.covariance)
         values, vectors = values[::-1], vectors[:, ::-1]
         signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(values))])
@@ -231,14 +231,18 @@ class Statistics:
             value = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise FirstlightError(
-                f"cannot read {name!r}: {error.strerror}", "name a file that `firstlight scan -o` wrote", slug="no-such-file"
+                f"cannot read {name!r}: {error.strerror}",
+                "name a file that `firstlight scan -o` wrote",
+                slug="no-such-file",
             ) from None
         except ValueError:
             value = None
         given = value.get("format") if isinstance(value, dict) else None
         if isinstance(given, str) and given.startswith("firstlight.statistics/") and given != FORMAT:
             raise FirstlightError(
-                f"{name!r} has the format {given}, this firstlight reads {FORMAT}", "upgrade firstlight", slug="newer-format"
+                f"{name!r} has the format {given}, this firstlight reads {FORMAT}",
+                "upgrade firstlight",
+                slug="newer-format",
             )
         try:
             if given != FORMAT:
@@ -246,7 +250,9 @@ class Statistics:
             return cls(Tally.from_dict(value["tally"]), Provenance.from_dict(value["provenance"]))
         except (KeyError, TypeError, ValueError):
             raise FirstlightError(
-                f"{name!r} does not hold statistics", "name a file that `firstlight scan -o` wrote", slug="not-statistics"
+                f"{name!r} does not hold statistics",
+                "name a file that `firstlight scan -o` wrote",
+                slug="not-statistics",
             ) from None
 
     def summary(self) -> dict[str, Any]:
@@ -313,5 +319,6 @@ class Statistics:
 
 def _plain(values: Floats) -> Any:
     """Nested lists of floats with null for what is not finite."""
-    listed = np.where(np.isfinite(values), values, None)
+    listed = values.astype(object)
+    listed[~np.isfinite(values)] = None
     return listed.tolist()

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from firstlight.workflows.scan import scan as scan
+from firstlight.workflows.scanning import scan as scan
 
 if TYPE_CHECKING:
     from firstlight.workflows.prepare import prepare as prepare

@@ -5,15 +5,16 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from firstlight import __version__
 from firstlight._typing import Progress
-from firstlight.engines import Checkpoint, Masks, Observer, run
+from firstlight.engines import Checkpoint, Family, Masks, Observer, run
 from firstlight.errors import FirstlightError
 from firstlight.sources import Block, Policy, Source, Stream, Transform, decoder_versions, guard, open_source
 from firstlight.statistics import Provenance, Statistics, Tally
@@ -81,8 +82,17 @@ def scan(
     observer = Observer(policy, transform, None if masks is None else Masks(open_source(masks)))
     store = None
     if checkpoint is not None and not isinstance(chosen, Stream):
-        options = (policy, transform, plan, split_name, "" if masks is None else open_source(masks).stamp(), __version__)
-        store = Checkpoint(checkpoint, hashlib.blake2b(f"{chosen.stamp()} {options}".encode(), digest_size=16).hexdigest())
+        options = (
+            policy,
+            transform,
+            plan,
+            split_name,
+            "" if masks is None else open_source(masks).stamp(),
+            __version__,
+        )
+        store = Checkpoint(
+            checkpoint, hashlib.blake2b(f"{chosen.stamp()} {options}".encode(), digest_size=16).hexdigest()
+        )
         if restart:
             store.remove()
     with warnings.catch_warnings():
@@ -107,10 +117,14 @@ class _Plan:
 
     def __post_init__(self) -> None:
         if self.sample is not None and self.sample < 1:
-            raise FirstlightError(f"sample={self.sample} is not a number of images", "give 1 or more", slug="bad-sample")
+            raise FirstlightError(
+                f"sample={self.sample} is not a number of images", "give 1 or more", slug="bad-sample"
+            )
         if self.tolerance is not None and not self.tolerance > 0:
             raise FirstlightError(
-                f"tolerance={self.tolerance} is not a half-width", "give a positive number such as 0.002", slug="bad-tolerance"
+                f"tolerance={self.tolerance} is not a half-width",
+                "give a positive number such as 0.002",
+                slug="bad-tolerance",
             )
 
     @property
@@ -163,12 +177,12 @@ def _fold(
     """The tally of all blocks, merged in order, and whether the tolerance stopped it early."""
     order = plan.order(source, call)
     total = None if isinstance(source, Stream) else len(source) if order is None else len(order)
-    size = block_size(total)
+    size = 64 if total is None else source.block_size(total)
     if plan.tolerance is not None:
         size = min(size, 64)
-    blocks, observer = _with_family(source.blocks(size, order), observer)
+    blocks, observer, threads = _with_first(source.blocks(size, order), observer, workers)
     done, tally = (0, Tally()) if store is None else store.load()
-    tallies = run(observer, islice(blocks, done, None), workers)
+    tallies = run(observer, islice(blocks, done, None), threads)
     try:
         if progress:
             progress(tally.count + len(tally.quarantine), total)
@@ -189,24 +203,20 @@ def _fold(
     return tally, False
 
 
-def block_size(images: int | None) -> int:
-    """Images per block: about 256 blocks, so that many workers share the work and a kill loses little.
+def _with_first(blocks: Iterator[Block], observer: Observer, workers: int) -> tuple[Iterator[Block], Observer, int]:
+    """The same blocks, the observer told the family of the first readable picture, and the threads to use.
 
-    A function of the number of images alone. Blocks are the grain of the result for floats.
+    Decoding holds no interpreter lock, but everything around it does. With files of less than about 100×100
+    pixels two threads spend more time handing the lock to each other than they gain, so those get one.
     """
-    return 64 if images is None else min(max(images // 256, 8), 1024)
-
-
-def _with_family(blocks: Iterator[Block], observer: Observer) -> tuple[Iterator[Block], Observer]:
-    """The same blocks, and the observer told the family of the first readable image."""
     seen = []
     for block in blocks:
         seen.append(block)
-        family = observer.family_of(block)
-        if family is not None:
-            observer = Observer(observer.policy, observer.transform, observer.masks, family)
-            break
-    return chain(seen, blocks), observer
+        first = observer.first_of(block)
+        if first is not None:
+            tiny = first.size[0] * first.size[1] < 100 * 100 and not isinstance(block.samples, np.ndarray)
+            return chain(seen, blocks), replace(observer, family=Family.of(first)), 1 if tiny else workers
+    return iter(seen), observer, workers
 
 
 def _refuse_mostly_bad(tally: Tally, call: str) -> None:
