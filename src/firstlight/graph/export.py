@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ def export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *
     Raises:
         Exception: whatever ``torch.export`` raises on a model whose control flow depends on values.
     """
-    with quiet():
+    with _quiet():
         program = torch.export.export(model, args, dict(kwargs), strict=False)
     return _Reader(model, program).read(how)
 
@@ -44,12 +45,12 @@ def to_meta(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence logs and warnings: a failed export writes megabytes of both."""
+def _quiet() -> Iterator[None]:
+    """Silence logs, warnings and standard error: a failed export writes megabytes to all three."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

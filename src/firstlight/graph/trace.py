@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from firstlight.errors import FirstlightError
-from firstlight.graph.export import export, on_meta, quiet, to_meta
+from firstlight.graph.export import export, on_meta, to_meta
 from firstlight.graph.ir import Graph
 from firstlight.graph.record import record
 from firstlight.graph.untouched import kept_random, untouched
@@ -50,8 +50,7 @@ def trace(model: nn.Module, example: Any) -> Graph:
 
 def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], why: str) -> Graph:
     try:
-        with quiet():
-            return record(model, args, kwargs, how=f"recorded from one batch, not exported: {why}").graph
+        return record(model, args, kwargs, how=f"recorded from one batch, not exported: {why}").graph
     except Exception as error:
         raise does_not_run(error, "trace(model, example)") from error
 

@@ -3,7 +3,6 @@
 import contextlib
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +17,16 @@ def untouched(model: nn.Module) -> Iterator[None]:
     ``requires_grad``, train and eval modes, hooks, submodules, plain attributes of modules, and the random states of
     PyTorch (CPU, and CUDA once it is in use), NumPy and Python.
     """
-    modules = [(module, _attributes(module)) for module in model.modules()]
-    tensors = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    modules = [_Attributes(module) for module in model.modules()]
+    held = [tensor for module in modules for tensor in module.tensors()]
+    tensors = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers(), *held]}
     saved = [_Saved(tensor) for tensor in tensors.values()]
     with kept_random():
         try:
             yield
         finally:
-            for module, attributes in modules:
-                _restore(module, attributes)
+            for module in modules:
+                module.restore()
             for state in saved:
                 state.restore()
 
@@ -78,23 +78,25 @@ def _identical(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one, other)
 
 
-def _attributes(module: nn.Module) -> dict[str, Any]:
-    """A module's own state; its registries (parameters, hooks, submodules) are copied, what they hold is not."""
-    return {key: _copied(value) for key, value in module.__dict__.items()}
+class _Attributes:
+    """A module's own state: its attributes, and what is in those that are plain containers (hooks, submodules)."""
 
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.values = dict(module.__dict__)
+        self.contents = {
+            key: value.copy() for key, value in self.values.items() if isinstance(value, dict | list | set)
+        }
 
-def _copied(value: Any) -> Any:
-    return value.copy() if isinstance(value, dict | list | set) else value
+    def tensors(self) -> list[Tensor]:
+        """Tensors that the module holds without having registered them."""
+        return [value for value in self.values.values() if isinstance(value, Tensor)]
 
-
-def _restore(module: nn.Module, attributes: dict[str, Any]) -> None:
-    current = module.__dict__
-    for key in current.keys() - attributes.keys():
-        del current[key]
-    for key, value in attributes.items():
-        if isinstance(value, dict | set) and type(current.get(key)) is type(value):
-            # the same registry object, so that handles that know it still work
-            current[key].clear()
-            current[key].update(value)
-        else:
-            current[key] = value
+    def restore(self) -> None:
+        self.module.__dict__.clear()
+        self.module.__dict__.update(self.values)
+        for key, content in self.contents.items():
+            # Into the container that was there, so that a hook's handle, or a list held elsewhere, still works.
+            container = self.values[key]
+            container.clear()
+            container.extend(content) if isinstance(container, list) else container.update(content)

@@ -52,8 +52,8 @@ class Measurements:
     """One forward and backward pass.
 
     Attributes:
-        nodes: floating-point results of operations, in the order they ran; an operation that only rearranges its argument
-            is left out, for its numbers are the argument's.
+        nodes: floating-point results of operations, in the order they ran; an operation that only rearranges
+            its argument is left out, for its numbers are the argument's.
         parameters: every parameter, in the model's order; tied ones once.
         loss: value of the loss.
         loss_kind: which loss it was, in words.
