@@ -78,7 +78,7 @@ def test_reused_modules_count_their_calls_and_tied_weights_have_one_name() -> No
     assert [n for n in names if n.endswith("conv2d")] == [
         "block.0:conv2d", "block.0@1:conv2d", "block.0@2:conv2d",
     ]  # fmt: skip
-    assert ["relu:relu_", "relu@1:relu_"] == [n for n in names if n.startswith("relu")]
+    assert [n for n in names if n.startswith("relu")] == ["relu:relu_", "relu@1:relu_"]
     assert graph["two:linear"].parameters == (("weight", "one.weight"), ("bias", "two.bias"))
     assert "two.weight" not in graph
     assert len(graph.users("one.weight")) == 2

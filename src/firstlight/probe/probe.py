@@ -52,7 +52,10 @@ def probe(
             raise does_not_run(error, "probe(model, batch)") from error
         value, kind = evaluate(recording.result, labels, loss)
         if value.requires_grad:
-            value.backward()
+            try:
+                value.backward()
+            except Exception as error:
+                raise does_not_run(error, "probe(model, batch), backward pass") from error
         return _collect(model, graph, recording, watch, value, kind)
 
 
