@@ -20,7 +20,14 @@ _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 class Array(Source):
     """N images in one array: N×H×W×C, or N×H×W for gray ones. Memory maps are read piece by piece."""
 
-    def __init__(self, images: NDArray[Any], kind: str, location: str, stamp: str | None = None) -> None:
+    def __init__(
+        self,
+        images: NDArray[Any],
+        kind: str,
+        location: str,
+        stamp: str | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
         if images.ndim not in (3, 4) or (images.ndim == 3 and images.shape[-1] in (3, 4)):
             raise FirstlightError(
                 f"an array of shape {images.shape} is not clearly N images",
@@ -32,7 +39,7 @@ class Array(Source):
         self._images = images
         self._stamp = stamp
         digits = max(len(str(len(images) - 1)), 1)
-        self.names = [f"{i:0{digits}d}" for i in range(len(images))]
+        self.names = names or [f"{i:0{digits}d}" for i in range(len(images))]
 
     def read(self, index: int) -> NDArray[Any]:
         """One image, H×W×C or H×W; a view, not a copy."""

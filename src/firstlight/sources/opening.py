@@ -15,6 +15,7 @@ import numpy as np
 from firstlight.errors import FirstlightError
 from firstlight.sources import arrays
 from firstlight.sources.archive import TarArchive, ZipArchive
+from firstlight.sources.demo import open_demo
 from firstlight.sources.files import FileList, Folder, RemoteFolder
 from firstlight.sources.source import Source, Stream, is_image
 
@@ -30,7 +31,8 @@ def open_source(source: Any, *, key: str | None = None) -> Source:
 
     Args:
         source: a path or fsspec URL of a folder, an image, a zip, tar (also compressed), WebDataset shards
-            (``name-{000..127}.tar``), .npy, .npz, IDX or Parquet file (or a folder of Parquet files); a NumPy
+            (``name-{000..127}.tar``), .npy, .npz, IDX or Parquet file (or a folder of Parquet files);
+            ``demo:photos`` and ``demo:digits`` for the images that come with scikit-learn; a NumPy
             array N×H×W×C or N×H×W; a torch ``Dataset`` or ``DataLoader``; any iterable of images or paths.
         key: which array of a .npz, or which column of a Parquet file.
 
@@ -58,6 +60,8 @@ def open_source(source: Any, *, key: str | None = None) -> Source:
 
 
 def _open_path(location: str, key: str | None) -> Source:
+    if location.startswith("demo:"):
+        return open_demo(location)
     if "://" in location or "::" in location:
         return _open_url(location, key)
     path = os.path.expanduser(location)

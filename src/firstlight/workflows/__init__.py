@@ -1,17 +1,20 @@
 """The sentences users say: scan, initialize, prepare."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from firstlight.workflows.scanning import scan as scan
 
 if TYPE_CHECKING:
-    from firstlight.workflows.prepare import prepare as prepare
+    from firstlight.workflows.initializing import initialize as initialize
+    from firstlight.workflows.preparing import Prepared as Prepared
+    from firstlight.workflows.preparing import prepare as prepare
+
+# These load torch, which a scan must not do.
+_HOME = {"initialize": "initializing", "prepare": "preparing", "Prepared": "preparing"}
 
 
 def __getattr__(name: str) -> Any:
-    # prepare and initialize load torch; scan must not.
-    if name in ("prepare", "initialize"):
-        import importlib
-
-        return getattr(importlib.import_module(f"firstlight.workflows.{name}"), name)
-    raise AttributeError(f"module 'firstlight.workflows' has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'firstlight.workflows' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"firstlight.workflows.{_HOME[name]}"), name)

@@ -103,7 +103,8 @@ def scan(
     statistics = _statistics(tally, chosen, policy, transform, split_name, plan.describe(tally, chosen, stopped))
     if store is not None:
         store.remove()
-    opened.close()
+    if opened is not source:
+        opened.close()
     return statistics
 
 

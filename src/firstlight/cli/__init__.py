@@ -1,0 +1,3 @@
+"""The command line: parses, calls a workflow, prints, picks an exit code."""
+
+from firstlight.cli.main import main as main

@@ -1,0 +1,68 @@
+"""``firstlight COMMAND``. Commands are imported when they run, so that help costs nothing."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from firstlight import __version__
+from firstlight.errors import FirstlightError
+
+_COMMANDS = {
+    "prepare": "Images and a network: statistics, recipe, weights and one page. The main job.",
+    "scan": "Exact statistics of a source of images.",
+    "init": "Initialize a network from its graph and say why each weight starts as it does.",
+}
+
+
+class _Lazy(click.Group):
+    """A group whose commands live in modules of their own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"firstlight.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "--version", prog_name="firstlight")
+def group() -> None:
+    """Everything before the first epoch of a vision network.
+
+    Exit codes: 0 fine, 1 findings, 2 error.
+    """
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; never shows a traceback for what the user can put right."""
+    try:
+        code = group.main(arguments, prog_name="firstlight", standalone_mode=False)
+    except FirstlightError as error:
+        _say(f"firstlight: {error}")
+        code = 2
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _say("firstlight: interrupted. Finished blocks of a scan are kept; the same command goes on from them.")
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(message: str) -> None:
+    click.echo(message.encode("utf-8", "backslashreplace").decode("utf-8"), err=True)

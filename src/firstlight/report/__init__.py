@@ -1,0 +1,7 @@
+"""Results → documents of plain values → terminal and page. Never computes what it shows."""
+
+from firstlight.report.document import Document as Document
+from firstlight.report.html import to_html as to_html
+from firstlight.report.prepare_page import prepare_document as prepare_document
+from firstlight.report.scan_page import Sample as Sample
+from firstlight.report.scan_page import scan_document as scan_document

@@ -1,0 +1,124 @@
+"""`Bars`, `Lines` and `Swatches` as inline SVG. Colours are CSS classes, so that a page can go dark."""
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup, escape
+
+from firstlight.report.document import Bars, Lines, Swatches, number
+
+_PANEL_W, _PANEL_H = 260, 120
+_LINES_W, _LINES_H = 860, 300
+
+
+def bars(chart: Bars) -> Markup:
+    """One panel per series, side by side, on one vertical scale."""
+    top = max((max(heights, default=0) for _, _, heights in chart.series), default=0) or 1
+    # One spike (all-black borders, saturated skies) must not flatten the rest: it is cut and said so.
+    typical = sorted(h for _, _, heights in chart.series for h in heights)
+    cut = max(typical[int(0.98 * (len(typical) - 1))] * 1.6, 1e-12) if typical else top
+    scale = min(top, cut)
+    panels = [_panel(chart.edges, *series, scale) for series in chart.series]
+    note = " Bars that reach the top edge are cut." if top > scale * 1.001 else ""
+    return _figure(Markup("").join(panels), chart.caption + note, "panels")
+
+
+def _panel(edges: Sequence[float], label: str, tone: str, heights: Sequence[float], scale: float) -> Markup:
+    w, h, base = _PANEL_W, _PANEL_H, _PANEL_H - 18
+    step = w / max(len(heights), 1)
+    path = f"M0 {base}"
+    for k, height in enumerate(heights):
+        y = base - min(height / scale, 1) * (base - 16)
+        path += f"V{y:.1f}H{(k + 1) * step:.1f}"
+    path += f"V{base}Z"
+    ends = (
+        f'<text x="0" y="{h - 4}">{number(edges[0], 2)}</text>'
+        f'<text x="{w}" y="{h - 4}" text-anchor="end">{number(edges[-1], 2)}</text>'
+    )
+    return Markup(
+        f'<svg viewBox="0 0 {w} {h}" width="{w}" role="img" aria-label="{escape(label)}">'
+        f'<text x="0" y="11" class="label">{escape(label)}</text>'
+        f'<path class="fill {escape(tone)}" d="{path}"/>'
+        f'<line class="axis" x1="0" x2="{w}" y1="{base}" y2="{base}"/>{ends}</svg>'
+    )
+
+
+def lines(chart: Lines) -> Markup:
+    """Series over positions on a logarithmic axis, with decade grid, direct labels and a title per point."""
+    values = [v for _, _, series in chart.series for v in series if v is not None and v > 0 and math.isfinite(v)]
+    if not values:
+        return _figure(Markup(""), chart.caption + " Nothing positive to draw.", "")
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    high = max(high, low + 1)
+    left, right, top, bottom = 56, 110, 14, 26
+    w, h = _LINES_W, _LINES_H
+
+    def x(k: int) -> float:
+        return left + (w - left - right) * (k + 0.5) / max(len(chart.labels), 1)
+
+    def y(value: float) -> float:
+        return top + (h - top - bottom) * (1 - (math.log10(value) - low) / (high - low))
+
+    every = max(1, math.ceil((high - low) / 8))
+    grid = "".join(
+        f'<line class="grid" x1="{left}" x2="{w - right}" y1="{y(10.0**d):.1f}" y2="{y(10.0**d):.1f}"/>'
+        f'<text x="{left - 6}" y="{y(10.0**d) + 4:.1f}" text-anchor="end">{_decade(d)}</text>'
+        for d in range(low, high + 1, every)
+    )
+    ends: list[float] = []
+    drawn = "".join(_series(chart.labels, series, x, y, w - right, ends) for series in chart.series)
+    axis = f'<text x="{left}" y="{h - 6}">{escape(chart.axis)}, along depth</text>'
+    svg = f'<svg viewBox="0 0 {w} {h}" role="img" aria-label="{escape(chart.axis)}">{grid}{drawn}{axis}</svg>'
+    return _figure(Markup(svg), chart.caption, "wide")
+
+
+def _series(labels, series, x, y, edge, ends):  # type: ignore[no-untyped-def]
+    """One polyline with gaps, its points, and its name at the right end, moved clear of earlier names."""
+    label, tone, values = series
+    path, pen_up, points, last = "", True, "", None
+    for k, value in enumerate(values):
+        if value is None or not value > 0 or not math.isfinite(value):
+            pen_up = True
+            continue
+        path += f"{'M' if pen_up else 'L'}{x(k):.1f} {y(value):.1f}"
+        pen_up, last = False, y(value)
+        title = f"<title>{escape(labels[k])}: {number(value, 4)}</title>"
+        points += f'<circle class="fill {escape(tone)}" cx="{x(k):.1f}" cy="{y(value):.1f}" r="3">{title}</circle>'
+    if last is None:
+        return ""
+    while any(abs(last - other) < 14 for other in ends):
+        last += 14
+    ends.append(last)
+    name = f'<text class="label" x="{edge + 6}" y="{last + 4:.1f}">{escape(label)}</text>'
+    return f'<path class="line {escape(tone)}" d="{path}"/>{points}{name}'
+
+
+def swatches(chart: Swatches) -> Markup:
+    """Each row a strip of colours."""
+    width, height, gap, text = 480, 34, 8, 18
+    parts = []
+    for r, (label, colours) in enumerate(chart.rows):
+        y = r * (height + gap + text)
+        parts.append(f'<text x="0" y="{y + 12}" class="label">{escape(label)}</text>')
+        step = width / max(len(colours), 1)
+        parts += [
+            f'<rect x="{k * step:.1f}" y="{y + text}" width="{step + 0.5:.1f}" height="{height}" fill="{_hex(colour)}"/>'
+            for k, colour in enumerate(colours)
+        ]
+    total = len(chart.rows) * (height + gap + text)
+    svg = (
+        f'<svg viewBox="0 0 {width} {total}" width="{width}" role="img" aria-label="colour axes">{"".join(parts)}</svg>'
+    )
+    return _figure(Markup(svg), chart.caption, "")
+
+
+def _figure(content: Markup, caption: str, kind: str) -> Markup:
+    return Markup('<figure class="{}"><div>{}</div><figcaption>{}</figcaption></figure>').format(kind, content, caption)
+
+
+def _decade(exponent: int) -> str:
+    return str(10**exponent) if 0 <= exponent <= 3 else f"{10.0**exponent:g}" if -2 <= exponent < 0 else f"1e{exponent}"
+
+
+def _hex(colour: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(255 * min(max(float(c), 0.0), 1.0)):02x}" for c in colour)

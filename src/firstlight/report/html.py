@@ -1,0 +1,31 @@
+"""A `Document` as one self-contained page: no network, no JavaScript, everything that came from outside escaped."""
+
+import base64
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
+
+from firstlight.report import charts
+from firstlight.report.document import Document, Picture
+
+
+def to_html(document: Document) -> str:
+    """The page's text."""
+    return _template().render(document=document)
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(bars=charts.bars, lines=charts.lines, swatches=charts.swatches, data_uri=_data_uri)
+    environment.filters["kind"] = lambda block: type(block).__name__
+    folder = files("firstlight.report") / "templates"
+    environment.globals["style"] = Markup((folder / "page.css").read_text(encoding="utf-8"))
+    return environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
+
+
+def _data_uri(picture: Picture) -> str:
+    return f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode('ascii')}"

@@ -1,0 +1,37 @@
+"""A `Document` in the terminal: the verdict, the tables that are not folded, and nothing that needs a picture."""
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
+
+from firstlight.report.document import Code, Document, Table, Text
+
+_STYLES = {"good": "bold green", "warn": "bold yellow", "bad": "bold red"}
+_MARKS = {"good": "✓", "warn": "!", "bad": "✗"}
+
+
+def print_document(document: Document, console: Console, *, sections: tuple[str, ...] | None = None) -> None:
+    """Print the verdict and the text, code and tables of all sections, or of those named."""
+    console.print(RichText(f"{_MARKS[document.tone]} {document.verdict}", style=_STYLES[document.tone]))
+    for section in document.sections:
+        if sections is not None and section.title not in sections:
+            continue
+        console.print(f"\n[bold]{escape(section.title)}[/bold]")
+        for block in section.blocks:
+            if isinstance(block, Text):
+                console.print(RichText(block.text))
+            elif isinstance(block, Code):
+                console.print(RichText(f"{block.label}:\n{block.text}" if block.label else block.text), soft_wrap=True)
+            elif isinstance(block, Table) and not block.folded:
+                console.print(_table(block))
+
+
+def _table(block: Table) -> RichTable:
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=block.caption or None, title_justify="left")
+    for k, name in enumerate(block.head):
+        table.add_column(escape(name), justify="right" if k in block.numeric else "left", overflow="fold")
+    for row in block.rows:
+        table.add_row(*(escape(cell) for cell in row))
+    return table
