@@ -43,6 +43,17 @@ def count_values(images, counts):  # type: ignore[no-untyped-def]
                     counts[j % 2, k, images[i, j, k]] += 1
 
 
+@njit(nogil=True, cache=True)
+def _flush(lanes, channels, sums, products):  # type: ignore[no-untyped-def]
+    """Move what the lanes of `_product_kernel` hold to sums C and products C×C."""
+    for j in range(lanes.shape[1]):
+        c = j % channels
+        sums[c] += np.int64(lanes[channels, j])
+        for d in range(channels - c):
+            products[c, c + d] += np.int64(lanes[d, j])
+    lanes[:] = 0
+
+
 @cache
 def _product_kernel(wide: bool, channels: int) -> Callable[..., None]:
     """Build the kernel for one pixel width and channel count, both then constants to the compiler.
@@ -57,16 +68,6 @@ def _product_kernel(wide: bool, channels: int) -> Callable[..., None]:
     # What a lane can add before it could overflow: 2³² / 255² rows of 8-bit products, 2⁶⁴ / 65535² of 16-bit.
     rows_per_flush = 2**31 if wide else 66_051
 
-    @njit(nogil=True, cache=True)
-    def flush(lanes, sums, products):  # type: ignore[no-untyped-def]
-        for j in range(width):
-            c = j % channels
-            sums[c] += np.int64(lanes[channels, j])
-            for d in range(channels - c):
-                products[c, c + d] += np.int64(lanes[d, j])
-        lanes[:] = 0
-
-    @njit(nogil=True, cache=True)
     def add_products(streams, sums, products):  # type: ignore[no-untyped-def]
         lanes = np.zeros((channels + 1, width), total)
         for i in range(streams.shape[0]):
@@ -81,9 +82,9 @@ def _product_kernel(wide: bool, channels: int) -> Callable[..., None]:
                 at += width
                 rows += 1
                 if rows == rows_per_flush:
-                    flush(lanes, sums[i], products[i])
+                    _flush(lanes, channels, sums[i], products[i])
                     rows = 0
-            flush(lanes, sums[i], products[i])
+            _flush(lanes, channels, sums[i], products[i])
             while at < stream.shape[0]:  # the last few pixels, one by one
                 for c in range(channels):
                     sums[i, c] += np.int64(stream[at + c])
@@ -91,7 +92,10 @@ def _product_kernel(wide: bool, channels: int) -> Callable[..., None]:
                         products[i, c, d] += np.int64(stream[at + c]) * np.int64(stream[at + d])
                 at += channels
 
-    return add_products
+    # numba's cache on disk tells kernels apart by name alone: two of one name can be loaded as one another.
+    add_products.__qualname__ = f"add_products_{'wide' if wide else 'narrow'}_{channels}"
+    compiled: Callable[..., None] = njit(nogil=True, cache=True)(add_products)
+    return compiled
 
 
 def products_per_image(images: NDArray[np.generic]) -> tuple[Ints, Ints]:

@@ -52,7 +52,8 @@ class IntegerMeanImage(Packed):
         return self.sums.shape
 
     def __add__(self, other: "IntegerMeanImage") -> "IntegerMeanImage":
-        return IntegerMeanImage(self.count + other.count, self.sums + other.sums, self.squares + other.squares)
+        count = np.asarray(self.count + other.count)  # NumPy adds two arrays of shape () to a scalar
+        return IntegerMeanImage(count, self.sums + other.sums, self.squares + other.squares)
 
     def mean_and_std(self) -> tuple[Floats, Floats]:
         """Both H×W×C, raw units; nan where no value was valid.
