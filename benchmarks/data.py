@@ -1,4 +1,4 @@
-"""Real images for the benchmarks: the archives beside the project, or scikit-learn's photographs when they are absent."""
+"""Real images for the benchmarks: archives beside the project, or scikit-learn's photographs where there are none."""
 
 import os
 import zipfile
