@@ -1,0 +1,6 @@
+"""Statistics become a Recipe: what is done to the pixels before the first layer."""
+
+from firstlight.recipe.inputs import Input as Input
+from firstlight.recipe.inputs import SuspiciousInput as SuspiciousInput
+from firstlight.recipe.inverse import Inverse as Inverse
+from firstlight.recipe.recipe import Recipe as Recipe
