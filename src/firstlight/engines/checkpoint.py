@@ -40,7 +40,7 @@ class Checkpoint:
             return 0, Tally()
         except (OSError, ValueError):
             value = {}
-        if value.get("format") != FORMAT or value.get("key") != self.key:
+        if not isinstance(value, dict) or value.get("format") != FORMAT or value.get("key") != self.key:
             raise FirstlightError(
                 f"{str(self.path)!r} holds an unfinished scan of other images or options: did the source change?",
                 "delete that file or pass restart=True (--restart) to begin anew",

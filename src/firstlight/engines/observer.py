@@ -57,7 +57,10 @@ class Masks:
         index = self._index.get(_stem(name))
         if index is None:
             raise Unreadable(f"there is no mask {_stem(name)!r}")
-        mask = decode(self._source.read(index), Policy(alpha="drop")).pixels
+        try:
+            mask = decode(self._source.read(index), Policy(alpha="drop")).pixels
+        except Unreadable as reason:
+            raise Unreadable(f"its mask is unusable: {reason}") from None
         if mask.shape[:2] != picture.pixels.shape[:2]:
             raise Unreadable(f"its mask has the size {mask.shape[:2]}, the image {picture.pixels.shape[:2]}")
         kept = np.broadcast_to(mask.any(axis=2, keepdims=True), picture.pixels.shape)

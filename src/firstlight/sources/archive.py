@@ -7,11 +7,12 @@ import tarfile
 import tempfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import IO, Any
 
 from firstlight.sources.picture import Unreadable
-from firstlight.sources.source import Source, digest, is_image, printable
+from firstlight.sources.source import Source, digest, is_image, printable, short_names
 
 
 class ZipArchive(Source):
@@ -22,6 +23,7 @@ class ZipArchive(Source):
     def __init__(self, file: IO[bytes] | str, location: str) -> None:
         self.location = location
         self._zip = zipfile.ZipFile(file)
+        self._file = file
         members = {info.filename: info for info in self._zip.infolist() if not info.is_dir()}
         images = {name: members[name] for name in sorted(members) if is_image(name)}
         self.skipped = len(members) - len(images)
@@ -32,7 +34,7 @@ class ZipArchive(Source):
         """The bytes of one member, checksum verified."""
         try:
             return self._zip.read(self._members[index])
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise Unreadable(f"damaged in the archive: {error}") from None
 
     def stamp(self) -> str:
@@ -42,6 +44,8 @@ class ZipArchive(Source):
     def close(self) -> None:
         """Close the archive."""
         self._zip.close()
+        if not isinstance(self._file, str):
+            self._file.close()
 
 
 class TarArchive(Source):
@@ -53,11 +57,18 @@ class TarArchive(Source):
     def __init__(self, paths: Sequence[str], location: str) -> None:
         self.kind = "tar archive" if len(paths) == 1 else f"{len(paths)} tar shards"
         self.location = location
-        self._shards = [_Shard(path) for path in paths]
+        self._shards: list[_Shard] = []
+        try:
+            for path in paths:
+                self._shards.append(_Shard(path))
+        except BaseException:
+            self.close()
+            raise
         found: dict[str, tuple[_Shard, int, int]] = {}
         self.skipped = 0
+        names = short_names(paths)
         for path, shard in zip(paths, self._shards, strict=True):
-            prefix = "" if len(paths) == 1 else f"{os.path.basename(path)}/"
+            prefix = "" if len(paths) == 1 else f"{names[path]}/"
             for name, offset, size in shard.members:
                 if is_image(name):
                     found[prefix + name] = (shard, offset, size)
@@ -91,8 +102,13 @@ class _Shard:
         self.stamp = f"{path} {status.st_size} {status.st_mtime_ns}"
         self._file = _plain(path)
         self._lock = threading.Lock()
-        with tarfile.open(fileobj=self._file, mode="r:") as tar:
-            self.members = [(info.name.removeprefix("./"), info.offset_data, info.size) for info in tar if info.isreg()]
+        try:
+            with tarfile.open(fileobj=self._file, mode="r:") as tar:
+                files = [info for info in tar if info.isreg()]
+        except BaseException:
+            self._file.close()
+            raise
+        self.members = [(info.name.removeprefix("./"), info.offset_data, info.size) for info in files]
 
     def read(self, offset: int, size: int) -> bytes:
         with self._lock:
@@ -125,7 +141,11 @@ def _plain(path: str) -> IO[bytes]:
     if opener is None:
         return file
     copy = tempfile.TemporaryFile()  # noqa: SIM115
-    with file, opener(file) as unpacked:
-        shutil.copyfileobj(unpacked, copy, 2**20)
+    try:
+        with file, opener(file) as unpacked:
+            shutil.copyfileobj(unpacked, copy, 2**20)
+    except BaseException:
+        copy.close()
+        raise
     copy.seek(0)
     return copy

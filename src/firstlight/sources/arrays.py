@@ -48,7 +48,7 @@ class Array(Source):
 
     def block_size(self, images: int) -> int:
         """At least 4 MB a block, so that the work is counting and not administration."""
-        return max(super().block_size(images), 2**22 // max(self._images[0].nbytes, 1))
+        return max(super().block_size(images), 2**22 // max(self._images[:1].nbytes, 1))
 
     def blocks(self, size: int, order: Sequence[int] | None = None) -> Iterator[Block]:
         """In canonical order a block's samples are a slice of the array, so that they can be counted at once."""
@@ -56,12 +56,14 @@ class Array(Source):
             yield from super().blocks(size, order)
             return
         for start in range(0, len(self), size):
-            images = np.asarray(self._images[start : start + size])
+            images = self._images[start : start + size]
+            if not isinstance(images, np.ma.MaskedArray):
+                images = np.asarray(images)
             yield Block(self.names[start : start + size], images[..., None] if images.ndim == 3 else images)
 
     def stamp(self) -> str:
         """Shape, type, and the file's size and time or a checksum of the array."""
-        content = self._stamp or f"{zlib.crc32(np.ascontiguousarray(self._images).tobytes()):08x}"
+        content = self._stamp or f"{zlib.crc32(self._images.tobytes()):08x}"
         return digest([str(self._images.shape), str(self._images.dtype), content])
 
 
@@ -87,45 +89,47 @@ class TorchDataset(Source):
 
 def open_npy(path: str, location: str) -> Source:
     """A .npy file, memory-mapped."""
-    images = _loaded(path, mmap_mode="r")
+    images = _loaded(path, path, mmap_mode="r")
     return Array(images, ".npy array", location, file_stamp(path))
 
 
 def open_npz(path: str, location: str, key: str | None) -> Source:
     """One array of a .npz file: the only one that can be images, or the one that `key` names."""
-    with _loaded(path) as arrays:
-        candidates = [name for name in arrays.files if arrays[name].ndim in (3, 4)]
-        chosen = [name for name in arrays.files if name == key] if key else candidates
-        if len(chosen) != 1:
-            problem = f"{path!r} holds {', '.join(arrays.files) or 'nothing'}"
-            raise FirstlightError(
-                f"{problem}: no single array of images" + (f" named {key!r}" if key else ""),
-                f"name one with key=… (--key): {', '.join(candidates) or 'none has 3 or 4 dimensions'}",
-                slug="which-array",
-                call=location,
-            )
-        return Array(arrays[chosen[0]], f".npz array {chosen[0]!r}", location, file_stamp(path) + chosen[0])
+    with open(path, "rb") as file, _loaded(path, file) as arrays:
+        names = list(arrays.files)
+        wanted = names if key is None else [name for name in names if name == key]
+        found = {name: array for name in wanted if (array := _member(arrays, name, path)) is not None}
+    candidates = [name for name, array in found.items() if key or array.ndim in (3, 4)]
+    if len(candidates) != 1:
+        problem = f"{path!r} holds {', '.join(names) or 'nothing'}"
+        raise FirstlightError(
+            f"{problem}: no single array of images" + (f" named {key!r}" if key else ""),
+            f"name one with key=… (--key): {', '.join(candidates or names) or 'it has none'}",
+            slug="which-array",
+            call=location,
+        )
+    (name,) = candidates
+    return Array(found[name], f".npz array {name!r}", location, file_stamp(path) + name)
 
 
 def open_idx(path: str, location: str) -> Source:
     """An IDX file, gzip-compressed or not: two zero bytes, type, rank, big-endian sizes, then the values."""
     with open(path, "rb") as file:
         data = file.read()
-    if data.startswith(b"\x1f\x8b"):
-        data = gzip.decompress(data)
-    rank = data[3]
-    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", rank, 4))
-    dtype = np.dtype(_IDX_TYPES[data[2]])
-    values = np.frombuffer(data, dtype, offset=4 + 4 * rank)
-    if values.size < math.prod(shape):
+    try:
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+        shape = tuple(int(n) for n in np.frombuffer(data, ">u4", data[3], 4))
+        dtype = np.dtype(_IDX_TYPES[data[2]])
+        values = np.frombuffer(data, dtype, math.prod(shape), 4 + 4 * data[3])
+    except (EOFError, LookupError, OSError, ValueError, zlib.error) as error:
         raise FirstlightError(
-            f"{path!r} promises {shape} values and holds {values.size}",
+            f"{path!r} holds less than it promises, or is damaged: {error}",
             "download it again",
             slug="damaged-file",
             call=location,
-        )
-    images = values[: math.prod(shape)].reshape(shape).astype(dtype.newbyteorder("="))
-    return Array(images, "IDX file", location, file_stamp(path))
+        ) from None
+    return Array(values.reshape(shape).astype(dtype.newbyteorder("=")), "IDX file", location, file_stamp(path))
 
 
 def is_idx(head: bytes) -> bool:
@@ -139,10 +143,25 @@ def file_stamp(path: str) -> str:
     return f"{os.path.basename(path)} {status.st_size} {status.st_mtime_ns}"
 
 
-def _loaded(path: str, **options: Any) -> Any:
+def _loaded(path: str, file: Any, **options: Any) -> Any:
     try:
-        return np.load(path, allow_pickle=False, **options)
-    except (ValueError, EOFError, OSError) as error:
-        raise FirstlightError(
-            f"{path!r} cannot be loaded: {error}", "save a plain numeric array with numpy.save", slug="damaged-file"
-        ) from None
+        return np.load(file, allow_pickle=False, **options)
+    except Exception as error:  # a damaged header makes NumPy raise almost anything
+        raise _damaged(path, error) from None
+
+
+def _member(arrays: Any, name: str, path: str) -> NDArray[Any] | None:
+    """One array of a .npz; None when it holds Python objects, which are never unpickled."""
+    try:
+        array: NDArray[Any] = arrays[name]
+        return array
+    except Exception as error:
+        if isinstance(error, ValueError) and "allow_pickle" in str(error):
+            return None
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: str, error: Exception) -> FirstlightError:
+    return FirstlightError(
+        f"{path!r} cannot be loaded: {error}", "save a plain numeric array with numpy.save", slug="damaged-file"
+    )

@@ -7,6 +7,8 @@ up with gray would move the mean.
 """
 
 import io
+import os
+import struct
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -37,7 +39,7 @@ def decode(sample: Any, policy: Policy) -> Picture:
 
     Args:
         sample: the bytes of an encoded image, an array (H×W or H×W×C), a torch tensor (C×H×W or H×W), a
-            Pillow image, or a tuple or dict that holds one of them first (or as "image").
+            Pillow image, a path, or a tuple or dict that holds one of them first (or as "image").
 
     Raises:
         Unreadable: with the reason, in words for the quarantine list.
@@ -46,8 +48,12 @@ def decode(sample: Any, policy: Policy) -> Picture:
         return _decode(sample, policy)
     except Unreadable:
         raise
+    except (FileNotFoundError, PermissionError) as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from None
     except UnidentifiedImageError:
         raise Unreadable("not an image: its first bytes fit no known format") from None
+    except (LookupError, struct.error):
+        raise Unreadable("damaged: its header is incomplete") from None
     except Exception as error:
         message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Unreadable(f"cannot be decoded: {message}") from error
@@ -75,6 +81,9 @@ def _decode(sample: Any, policy: Policy) -> Picture:
         raise Unreadable(f"a dict without an image (keys {', '.join(map(str, sample))})")
     if isinstance(sample, (tuple, list)) and len(sample):
         return _decode(sample[0], policy)
+    if isinstance(sample, (str, os.PathLike)):
+        with open(sample, "rb") as file:
+            return _decode_bytes(file.read(), policy)
     raise Unreadable(f"a {type(sample).__name__} is not an image")
 
 
@@ -97,7 +106,10 @@ def _decode_bytes(data: bytes, policy: Policy) -> Picture:
 
 
 def _decode_jpeg(data: bytes, policy: Policy) -> Picture:
-    height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
+    try:
+        height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        raise Unreadable(f"damaged: its JPEG header cannot be read ({error})") from None
     check_size(height, width)
     if colour in ("CMYK", "YCCK") or (policy.orientation and _exif_orientation(data) != 1):
         return _decode_with_pillow(data, policy)
@@ -117,8 +129,9 @@ def _decode_deep(data: bytes, codec: str, policy: Policy) -> Picture:
     """PNG with 16 bits per channel, and JPEG 2000 of any depth, which Pillow would narrow to 8 bits."""
     import imagecodecs
 
-    if codec == "png":  # IHDR: width and height, big-endian, at byte 16
-        check_size(int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big"))
+    # Width and height, big-endian: at byte 16 in PNG's IHDR, 8 bytes behind JPEG 2000's SOC and SIZ markers.
+    at = 16 if codec == "png" else data.find(b"\xff\x4f\xff\x51") + 8
+    check_size(int.from_bytes(data[at + 4 : at + 8], "big"), int.from_bytes(data[at : at + 4], "big"))
     pixels = getattr(imagecodecs, f"{codec}_decode")(data)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     bits = pixels.dtype.itemsize * 8

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from firstlight.errors import FirstlightError
 from firstlight.sources.source import Source, digest, is_image, printable
 
 
@@ -103,10 +104,28 @@ def _walk(root: str) -> list[str]:
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
+        with _entries(folder) as entries:
             for entry in entries:
-                if entry.is_dir():
+                if _is_dir(entry):
                     pending.append(entry.path)
-                else:
+                elif entry.is_symlink() or entry.is_file():  # opening a pipe would wait for ever
                     files.append(entry.path)
     return files
+
+
+def _entries(folder: str) -> Any:
+    try:
+        return os.scandir(folder)
+    except OSError as error:
+        raise FirstlightError(
+            f"the folder {folder!r} cannot be listed: {error.strerror or error}",
+            "make it readable, or move it out of the source",
+            slug="unreadable-folder",
+        ) from None
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False

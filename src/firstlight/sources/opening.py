@@ -5,7 +5,7 @@ import gzip
 import os
 import re
 import tarfile
-import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,10 @@ def open_source(source: Any, *, key: str | None = None) -> Source:
         return FileList(source, f"{len(source)} paths")
     if hasattr(source, "dataset") and hasattr(source, "batch_size"):
         return Stream(_unbatched(source), "DataLoader", name)
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, dict):
+    random_access = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    # torch's IterableDataset inherits a __getitem__ that only raises.
+    streamed = any(base.__name__ == "IterableDataset" for base in type(source).__mro__)
+    if random_access and not streamed and not isinstance(source, (dict, bytes)):
         return arrays.TorchDataset(source, name)
     if isinstance(source, Iterable) and not isinstance(source, (dict, bytes)):
         return Stream(_unbatched(source), "iterable", name)
@@ -90,7 +93,7 @@ def _open_file(path: str, location: str, key: str | None) -> Source:
         return _opened(lambda: ZipArchive(path, location), path)
     if head.startswith(b"PAR1"):
         return _parquet([path], location, key)
-    if tarfile.is_tarfile(path):
+    if _is_tar(path):
         return _opened(lambda: TarArchive([path], location), path)
     if arrays.is_idx(_unzipped_head(path)):
         return arrays.open_idx(path, location)
@@ -131,7 +134,7 @@ def _open_several(paths: list[str], location: str, key: str | None) -> Source:
         )
     if all(path.endswith(".parquet") for path in paths):
         return _parquet(paths, location, key)
-    if all(tarfile.is_tarfile(path) for path in paths):
+    if all(_is_tar(path) for path in paths):
         return _opened(lambda: TarArchive(paths, location), location)
     return FileList(paths, location)
 
@@ -143,7 +146,7 @@ def _open_url(location: str, key: str | None) -> Source:
     try:
         filesystem, path = fsspec.core.url_to_fs(location)
         if path.lower().endswith(".zip") and filesystem.isfile(path):
-            return ZipArchive(filesystem.open(path, "rb"), location)
+            return _opened(lambda: ZipArchive(filesystem.open(path, "rb"), location), location)
         if filesystem.isfile(path) and not is_image(path):  # a tar, array or table: read from a local copy
             return _open_file(fsspec.open_local(f"simplecache::{location}"), location, key)
         source = RemoteFolder(filesystem, path, location)
@@ -151,7 +154,7 @@ def _open_url(location: str, key: str | None) -> Source:
         raise FirstlightError(
             f"no driver for this URL: {error}", "install the fsspec package that it names", slug="no-driver", call=call
         ) from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise FirstlightError(
             f"cannot be listed: {error}",
             "check the URL, the network and your permissions",
@@ -176,11 +179,12 @@ def _opened(open_archive: Any, path: str) -> Source:
     call = f"open_source({path!r})"
     try:
         source: Source = open_archive()
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+    except Exception as error:  # each library has its own exceptions for damaged bytes
         raise FirstlightError(
             f"the archive is damaged: {error}", "download it again", slug="damaged-file", call=call
         ) from None
     if not len(source):
+        source.close()
         raise FirstlightError(
             f"there are no images in it ({source.skipped} other files)",
             "check that it is the right archive",
@@ -220,6 +224,13 @@ def _unbatched(samples: Iterable[Any]) -> Any:
             yield first
 
 
+def _is_tar(path: str) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except Exception:  # a damaged compressed file can make tarfile raise almost anything
+        return False
+
+
 def _head(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read(8)
@@ -229,5 +240,5 @@ def _unzipped_head(path: str) -> bytes:
     try:
         with gzip.open(path, "rb") as file:
             return file.read(8)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return _head(path)

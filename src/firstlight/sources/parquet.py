@@ -1,6 +1,5 @@
 """Parquet with an image column: Hugging Face's layout (a struct of bytes and path) or plain bytes."""
 
-import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +8,7 @@ from firstlight._extras import require
 from firstlight.errors import FirstlightError
 from firstlight.sources.arrays import file_stamp
 from firstlight.sources.picture import Unreadable
-from firstlight.sources.source import Source, digest
+from firstlight.sources.source import Source, digest, short_names
 
 
 class Parquet(Source):
@@ -26,8 +25,14 @@ class Parquet(Source):
         self.kind = "Parquet file" if len(paths) == 1 else f"{len(paths)} Parquet files"
         self.location = location
         self._paths = sorted(paths)
-        self._files = [pq.ParquetFile(path) for path in self._paths]
-        self._column = _image_column(self._files[0].schema_arrow, location, key)
+        self._files: list[Any] = []
+        try:
+            for path in self._paths:
+                self._files.append(_opened(pq, path, location))
+            self._column = _image_column(self._files[0].schema_arrow, location, key)
+        except BaseException:
+            self.close()
+            raise
         self._lock = threading.Lock()
         self._groups: dict[tuple[int, int], list[Any]] = {}
         counts = [
@@ -37,9 +42,10 @@ class Parquet(Source):
             (f, g, r) for f, groups in enumerate(counts) for g, rows in enumerate(groups) for r in range(rows)
         ]
         self.names = []
+        short = short_names(self._paths)
         for path, groups in zip(self._paths, counts, strict=True):
             digits = max(len(str(sum(groups))), 1)
-            self.names += [f"{os.path.basename(path)}#{row:0{digits}d}" for row in range(sum(groups))]
+            self.names += [f"{short[path]}#{row:0{digits}d}" for row in range(sum(groups))]
 
     def read(self, index: int) -> bytes:
         """The encoded bytes of one row."""
@@ -65,6 +71,18 @@ class Parquet(Source):
         """Close the files."""
         for file in self._files:
             file.close()
+
+
+def _opened(pq: Any, path: str, location: str) -> Any:
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, ValueError) as error:
+        raise FirstlightError(
+            f"the Parquet file {path!r} is damaged: {error}",
+            "download it again",
+            slug="damaged-file",
+            call=f"open_source({location!r})",
+        ) from None
 
 
 def _image_column(schema: Any, location: str, key: str | None) -> str:

@@ -71,6 +71,8 @@ def from_array(array: Any, policy: Policy, mode: str = "") -> Picture:
     if pixels.ndim not in (2, 3):
         raise Unreadable(f"shape {pixels.shape} is not H×W or H×W×C")
     check_size(*pixels.shape[:2])
+    if not pixels.dtype.isnative:
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="))
     label = mode or f"{pixels.dtype} array"
     remarks: tuple[str, ...] = ()
     if pixels.dtype == bool:

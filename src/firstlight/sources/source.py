@@ -1,6 +1,7 @@
 """Where images come from: named samples in a canonical order."""
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from itertools import islice
 from typing import Any
 
 from numpy.typing import NDArray
+
+from firstlight.sources.picture import Unreadable
 
 IMAGE_SUFFIXES = frozenset(
     f".{suffix}"
@@ -148,7 +151,13 @@ class _Reader(Sequence[Any]):
         return len(self.indices)
 
     def __getitem__(self, k: Any) -> Any:
-        return self.source.read(self.indices[k])
+        index = self.indices[k]
+        try:
+            return self.source.read(index)
+        except (OSError, Unreadable):
+            raise
+        except Exception as error:  # libraries that unpack damaged bytes, and datasets of users, raise anything
+            raise Unreadable(f"cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _block(source: Source, indices: Sequence[int]) -> Block:
@@ -159,6 +168,13 @@ def digest(parts: Sequence[str]) -> str:
     """A short hash of a sequence of strings."""
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Each path without the folders that all of them share, with forward slashes."""
+    parents = [os.path.dirname(os.path.abspath(path)) for path in paths]
+    common = os.path.commonpath(parents) if parents else ""
+    return {path: printable(os.path.relpath(path, common).replace(os.sep, "/")) for path in paths}
 
 
 def printable(name: str) -> str:

@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 LARGEST = 2**24
 """Positions (H·W·C) above which no mean image is kept: it would need 16 bytes each per running block."""
 
+_LANE_IMAGES = 66_051  # 2³² / 255²: squares of 8-bit values that a 32-bit lane can add without overflow
+
 
 @dataclass(frozen=True, eq=False)
 class IntegerMeanImage(Packed):
@@ -34,7 +36,7 @@ class IntegerMeanImage(Packed):
 
     @classmethod
     def observe(cls, images: NDArray[Any], valid: NDArray[np.bool_] | None) -> "IntegerMeanImage":
-        """From N×H×W×C pixels, N ≤ 66,051, and their validity."""
+        """From N×H×W×C pixels and their validity."""
         n, *shape = images.shape
         count = np.array(n, np.int64)
         if valid is not None:
@@ -43,7 +45,9 @@ class IntegerMeanImage(Packed):
         sums = np.zeros(images[0].size, np.int64)
         squares = np.zeros(images[0].size, np.int64)
         lane = np.empty(0, np.uint32 if images.dtype == np.uint8 else np.uint64)
-        kernels.add_to_mean_image(images.reshape(n, -1), sums, squares, lane)
+        rows = images.reshape(n, -1)
+        for start in range(0, n, _LANE_IMAGES):
+            kernels.add_to_mean_image(rows[start : start + _LANE_IMAGES], sums, squares, lane)
         return cls(count, sums.reshape(shape), squares.reshape(shape))
 
     @property

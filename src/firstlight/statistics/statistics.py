@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -155,9 +156,9 @@ class Statistics:
         """Half-width of the 95 % confidence interval of `mean`, C; the image is the unit, Student's t."""
         from scipy.special import stdtrit
 
-        if self.count < 2:
-            return np.full(self.channels, np.nan)
-        return np.asarray(stdtrit(self.count - 1, 0.975) * np.sqrt(self.between_image_variance / self.count))
+        images = self._joint.per_image.images.astype(np.float64)  # that have a valid pixel in the channel
+        t = stdtrit(np.maximum(images - 1, 1), 0.975)
+        return np.asarray(t * np.sqrt(self.between_image_variance / np.maximum(images, 1)))
 
     @property
     def digits(self) -> int:
@@ -248,7 +249,7 @@ class Statistics:
             if given != FORMAT:
                 raise ValueError
             return cls(Tally.from_dict(value["tally"]), Provenance.from_dict(value["provenance"]))
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, LookupError, TypeError, ValueError, zlib.error):
             raise FirstlightError(
                 f"{name!r} does not hold statistics",
                 "name a file that `firstlight scan -o` wrote",

@@ -5,12 +5,12 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from firstlight import __version__
 from firstlight._typing import Progress
@@ -76,36 +76,39 @@ def scan(
     plan = _Plan(sample, tolerance, seed)
     policy = Policy(_checked_alpha(alpha), orientation, nodata)
     transform = Transform(resize, crop, resample)
-    opened = open_source(source, key=key)
-    call = f"scan({opened.location!r})"
-    chosen, split_name = guard(opened, split, all_splits, call)
-    observer = Observer(policy, transform, None if masks is None else Masks(open_source(masks)))
-    store = None
-    if checkpoint is not None and not isinstance(chosen, Stream):
-        options = (
-            policy,
-            transform,
-            plan,
-            split_name,
-            "" if masks is None else open_source(masks).stamp(),
-            __version__,
-        )
-        store = Checkpoint(
-            checkpoint, hashlib.blake2b(f"{chosen.stamp()} {options}".encode(), digest_size=16).hexdigest()
-        )
-        if restart:
+    threads = _checked_workers(workers)
+    with _open(source, key) as opened, _open(masks) as mask_source:
+        call = f"scan({opened.location!r})"
+        chosen, split_name = guard(opened, split, all_splits, call)
+        observer = Observer(policy, transform, None if mask_source is None else Masks(mask_source))
+        store = None
+        if checkpoint is not None and not isinstance(chosen, Stream):
+            mask_stamp = "" if mask_source is None else mask_source.stamp()
+            options = (policy, transform, plan, split_name, mask_stamp, __version__)
+            scan_key = hashlib.blake2b(f"{chosen.stamp()} {options}".encode(), digest_size=16).hexdigest()
+            store = Checkpoint(checkpoint, scan_key)
+            if restart:
+                store.remove()
+        with warnings.catch_warnings():
+            # Pillow warns of files that it goes on to refuse, and of large ones; `sources.picture` checks sizes.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            tally, stopped = _fold(chosen, observer, plan, threads, store, progress, call)
+        _refuse_mostly_bad(tally, call)
+        statistics = _statistics(tally, chosen, policy, transform, split_name, plan.describe(tally, chosen, stopped))
+        if store is not None:
             store.remove()
-    with warnings.catch_warnings():
-        # Pillow warns of images half as large as those it refuses; size is checked in `sources.picture`.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        tally, stopped = _fold(chosen, observer, plan, workers or _available_cores(), store, progress, call)
-    _refuse_mostly_bad(tally, call)
-    statistics = _statistics(tally, chosen, policy, transform, split_name, plan.describe(tally, chosen, stopped))
-    if store is not None:
-        store.remove()
-    if opened is not source:
-        opened.close()
-    return statistics
+        return statistics
+
+
+@contextmanager
+def _open(source: Any, key: str | None = None) -> Iterator[Any]:
+    """The source, closed in the end if it was opened here; None for None."""
+    opened = None if source is None else open_source(source, key=key)
+    try:
+        yield opened
+    finally:
+        if opened is not None and opened is not source:
+            opened.close()
 
 
 @dataclass(frozen=True)
@@ -259,6 +262,14 @@ def _checked_alpha(alpha: str) -> str:
             f"alpha={alpha!r} is not a policy", 'choose "mask", "drop" or "composite #rrggbb"', slug="bad-alpha"
         )
     return alpha
+
+
+def _checked_workers(workers: int | None) -> int:
+    if workers is not None and workers < 1:
+        raise FirstlightError(
+            f"workers={workers} is not a number of threads", "give 1 or more, or leave it out", slug="bad-workers"
+        )
+    return workers or _available_cores()
 
 
 def _available_cores() -> int:
