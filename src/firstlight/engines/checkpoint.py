@@ -36,7 +36,8 @@ class Checkpoint:
         """
         try:
             value = json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            self.save(0, Tally())  # now, so that a place that cannot be written to is known before the work
             return 0, Tally()
         except (OSError, ValueError):
             value = {}

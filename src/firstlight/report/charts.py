@@ -102,7 +102,8 @@ def swatches(chart: Swatches) -> Markup:
         parts.append(f'<text x="0" y="{y + 12}" class="label">{escape(label)}</text>')
         step = width / max(len(colours), 1)
         parts += [
-            f'<rect x="{k * step:.1f}" y="{y + text}" width="{step + 0.5:.1f}" height="{height}" fill="{_hex(colour)}"/>'
+            f'<rect x="{k * step:.1f}" y="{y + text}" width="{step + 0.5:.1f}" height="{height}"'
+            f' fill="{_hex(colour)}"/>'
             for k, colour in enumerate(colours)
         ]
     total = len(chart.rows) * (height + gap + text)

@@ -67,7 +67,8 @@ def _signal(m: "Measurements", labels: str) -> list[Block]:
             ("gradient", "red", tuple(node.gradient_std for node in m.nodes)),
         ),
         "standard deviation",
-        "Measured on one real batch through the recipe: the value of every operation, and the loss's gradient by it.",
+        "Measured on one real batch through the recipe: the values of every operation and the loss's gradient by them. "
+        "A pooling over n positions hands each of them 1/n of its gradient.",
     )
     rows = tuple(
         (
@@ -77,7 +78,7 @@ def _signal(m: "Measurements", labels: str) -> list[Block]:
             "×".join(map(str, node.shape)),
             number(node.forward_mean),
             number(node.forward_std),
-            "none" if node.gradient_std is None else number(node.gradient_std, 3),
+            "none" if node.gradient_std is None else f"{node.gradient_std:.2e}",
             f"{100 * node.fraction_zero:.1f} %",
         )
         for k, node in enumerate(m.nodes)

@@ -14,16 +14,17 @@ _MARKS = {"good": "✓", "warn": "!", "bad": "✗"}
 
 def print_document(document: Document, console: Console, *, sections: tuple[str, ...] | None = None) -> None:
     """Print the verdict and the text, code and tables of all sections, or of those named."""
-    console.print(RichText(f"{_MARKS[document.tone]} {document.verdict}", style=_STYLES[document.tone]))
+    console.print(RichText(_visible(f"{_MARKS[document.tone]} {document.verdict}"), style=_STYLES[document.tone]))
     for section in document.sections:
         if sections is not None and section.title not in sections:
             continue
         console.print(f"\n[bold]{escape(section.title)}[/bold]")
         for block in section.blocks:
             if isinstance(block, Text):
-                console.print(RichText(block.text))
+                console.print(RichText(_visible(block.text)))
             elif isinstance(block, Code):
-                console.print(RichText(f"{block.label}:\n{block.text}" if block.label else block.text), soft_wrap=True)
+                text = f"{block.label}:\n{block.text}" if block.label else block.text
+                console.print(RichText(_visible(text)), soft_wrap=True)
             elif isinstance(block, Table) and not block.folded:
                 console.print(_table(block))
 
@@ -33,5 +34,10 @@ def _table(block: Table) -> RichTable:
     for k, name in enumerate(block.head):
         table.add_column(escape(name), justify="right" if k in block.numeric else "left", overflow="fold")
     for row in block.rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(_visible(cell)) for cell in row))
     return table
+
+
+def _visible(text: str) -> str:
+    """Control characters as escapes: a file name must not paint the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)

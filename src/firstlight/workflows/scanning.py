@@ -93,11 +93,10 @@ def scan(
             # Pillow warns of files that it goes on to refuse, and of large ones; `sources.picture` checks sizes.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             tally, stopped = _fold(chosen, observer, plan, threads, store, progress, call)
-        _refuse_mostly_bad(tally, call)
-        statistics = _statistics(tally, chosen, policy, transform, split_name, plan.describe(tally, chosen, stopped))
         if store is not None:
             store.remove()
-        return statistics
+        _refuse_mostly_bad(tally, call)
+        return _statistics(tally, chosen, policy, transform, split_name, plan.describe(tally, chosen, stopped))
 
 
 @contextmanager

@@ -1,0 +1,197 @@
+"""The command line as a stranger meets it: help, results, messages, exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import firstlight as fl
+
+FIRSTLIGHT = [sys.executable, "-m", "firstlight"]
+
+
+def run(*arguments, cwd=None):
+    done = subprocess.run([*FIRSTLIGHT, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(6):
+        Image.fromarray(rng.integers(0, 256, (20 + k, 30, 3), dtype=np.uint8)).save(folder / f"{k}.png")
+    return folder
+
+
+def test_help_names_every_command():
+    done = run("--help")
+    assert done.returncode == 0
+    for name in ("prepare", "scan", "init"):
+        assert name in done.stdout
+        assert run(name, "--help").returncode == 0
+
+
+def test_importing_and_scanning_load_neither_torch_nor_what_they_do_not_need(photos):
+    code = (
+        "import sys, firstlight as fl\n"
+        "assert not {'torch', 'numba', 'cv2', 'numpy'} & set(sys.modules)\n"
+        f"fl.scan({str(photos)!r})\n"
+        "assert not {'torch', 'torchvision', 'jinja2', 'rich'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_scan_writes_the_statistics_and_a_page(photos, tmp_path):
+    done = run("scan", photos, "-o", tmp_path / "out" / "stats.json")
+    assert done.returncode == 0, done.stderr
+    stats = fl.Statistics.load(tmp_path / "out" / "stats.json")
+    assert stats.count == 6
+    assert f"{stats.mean[0]:.5f}" in done.stdout
+    assert "stats.html" in done.stdout
+    assert (tmp_path / "out" / "stats.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["stats.html", "stats.json"]
+
+
+def test_json_goes_to_standard_output_and_is_all_there_is(photos, tmp_path):
+    done = run("scan", photos, "--json", "--no-page", "-o", tmp_path / "s.json")
+    value = json.loads(done.stdout)
+    assert value["format"] == "firstlight.scan/1"
+    assert value["images"] == 6
+    assert value["files"] == [str(tmp_path / "s.json")]
+
+
+def test_options_reach_the_scan(photos, tmp_path):
+    done = run("scan", photos, "--resize", "16", "--crop", "12x10", "--resample", "bicubic", "-o", tmp_path / "s.json")
+    assert done.returncode == 0, done.stderr
+    stats = fl.Statistics.load(tmp_path / "s.json")
+    assert stats.provenance.transform == "resize 16 bicubic, center crop 12×10"
+    assert stats.mean_image.shape == (12, 10, 3)
+
+
+def test_strict_turns_a_bad_file_into_exit_code_1(photos, tmp_path):
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a photograph")
+    assert run("scan", photos, "-o", tmp_path / "s.json").returncode == 0
+    done = run("scan", photos, "--strict", "-o", tmp_path / "s.json")
+    assert done.returncode == 1
+    assert "bad.jpg" in done.stdout
+
+
+def test_a_hostile_name_cannot_paint_the_terminal(photos, tmp_path):
+    (photos / "\x1b[31mred\n[bold]x.jpg").write_bytes(b"")
+    done = run("scan", photos, "-o", tmp_path / "s.json")
+    assert "\x1b" not in done.stdout
+    assert "[bold]x.jpg" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (["scan", "nowhere/"], "there is no file or folder"),
+        (["scan", "."], "no images"),
+        (["scan", "demo:photos", "--resize", "big"], "not a size"),
+        (["scan", "demo:photos", "--resize", "0"], "not a size in pixels"),
+        (["scan", "demo:photos", "--alpha", "pink"], "not a policy"),
+        (["scan", "demo:photos", "--sample", "0"], "not a number of images"),
+        (["scan", "demo:photos", "--tolerance", "-1"], "not a half-width"),
+        (["scan", "demo:photos", "--split", "train"], "no split"),
+        (["scan", "demo:photos", "--workers", "0"], "workers"),
+        (["scan", "demo:photos", "-o", "/dev/null/x.json"], "cannot write"),
+        (["prepare", "demo:photos", "nonsense"], "does not name a model"),
+        (["prepare", "demo:photos", "nofile.py:net"], "nofile.py"),
+        (["init", "timm:resnet999"], "resnet999"),
+        (["init", "timm:resnet18", "--input", "3xx"], "not a shape"),
+        (["init", "timm:resnet18", "--scheme", "magic"], "no scheme"),
+        (["scan"], "SOURCE"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_bad_input_gets_one_message_and_exit_code_2(arguments, cause, tmp_path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert cause in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_scan_goes_on_and_gives_the_same_file(tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "0000.png")
+    for k in range(1, 400):
+        os.link(folder / "0000.png", folder / f"{k:04d}.png")
+    command = [*FIRSTLIGHT, "scan", str(folder), "--no-page", "--workers", "1", "-o"]
+    victim = subprocess.Popen([*command, str(tmp_path / "killed.json")], stdout=subprocess.DEVNULL)
+    partial = tmp_path / "killed.json.partial"
+    deadline = time.monotonic() + 60
+    while not partial.exists() and victim.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert partial.exists(), "the scan ended before it kept anything"
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert not (tmp_path / "killed.json").exists()
+    subprocess.run([*command, str(tmp_path / "killed.json")], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, str(tmp_path / "whole.json")], check=True, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert not partial.exists()
+
+
+def test_prepare_makes_the_four_files(tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    from firstlight.models import small_cnn
+
+    done = run("prepare", "-o", tmp_path / "out", "--batch", "16")
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout.splitlines()[-1]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["recipe.json", "report.html", "statistics.json", "weights.safetensors"]
+    model = small_cnn(3, 2)
+    model.load_state_dict(load_file(tmp_path / "out" / "weights.safetensors"), strict=True)
+    assert model.conv1.weight.std().item() == pytest.approx((2 / 27) ** 0.5, rel=0.1)
+    recipe = fl.Recipe.load(tmp_path / "out" / "recipe.json")
+    stats = fl.Statistics.load(tmp_path / "out" / "statistics.json")
+    flat = np.rint(stats.mean * 255).astype(np.uint8) * np.ones((4, 4, 1), np.uint8)
+    assert np.abs(recipe(flat)).max() < 0.01
+    assert torch.isfinite(model(torch.zeros(1, 3, 32, 32))).all()
+
+
+def test_prepare_as_json_on_digits(tmp_path):
+    done = run("prepare", "demo:digits", "-o", tmp_path / "out", "--batch", "8", "--json")
+    value = json.loads(done.stdout)
+    assert value["format"] == "firstlight.prepare/1"
+    assert value["summary"]["images"] == 1797
+    assert value["labels"] == "labels: the folders' 10 classes"
+    assert all(node["nonfinite"] == 0 for node in value["measurements"]["nodes"])
+
+
+def test_prepare_with_a_network_of_ones_own(tmp_path, photos):
+    Path(tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)]\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *head)\n"
+    )
+    done = run("prepare", photos, f"{tmp_path}/net.py:net", "-o", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "The images differ in size" in done.stdout
+    assert not (tmp_path / "__pycache__").exists()
+
+
+def test_init_prints_one_line_per_parameter_and_writes_the_weights(tmp_path):
+    done = run("init", "torchvision:resnet18", "--input", "3x32x32", "-o", tmp_path / "w.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert "layer1.0.conv1.weight" in done.stdout
+    assert (tmp_path / "w.safetensors").exists()
