@@ -242,3 +242,15 @@ def test_a_function_that_gates_its_own_argument_is_one_activation() -> None:
     assert str(activation) == "x·sigmoid"
     z = torch.linspace(-3, 3, 7)
     assert torch.allclose(activation(z), F.silu(z))
+
+
+def test_a_clamp_between_tensors_is_no_activation() -> None:
+    class Bounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(torch.clamp(self.linear(x), x.amin(), x.amax()))
+
+    assert str(fan_of(Bounded(), example(TOKENS), "linear.weight").activation) == "tanh"

@@ -134,6 +134,7 @@ def test_untouched_restores_after_an_error_and_lets_it_pass() -> None:
     def run_and_fail() -> None:
         with untouched(model):
             model.train()(example(IMAGES)).sum().backward()
+            model.head.bias.register_hook(lambda grad: grad)
             model.conv = nn.Conv2d(3, 8, 1)
             torch.rand(3)
             raise KeyError

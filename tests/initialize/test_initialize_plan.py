@@ -118,6 +118,7 @@ class Everything(nn.Module):
         self.words = nn.Embedding(11, 8)
         self.token = nn.Parameter(torch.ones(1, 1, 8))
         self.position = nn.Parameter(torch.ones(1, 6, 8))
+        self.coarse = nn.Parameter(torch.ones(1, 8, 3))
         self.q_bias, self.v_bias = nn.Parameter(torch.ones(8)), nn.Parameter(torch.ones(8))
         self.qkv = nn.Parameter(torch.ones(24, 8))
         self.gamma = nn.Parameter(torch.ones(8))
@@ -129,7 +130,9 @@ class Everything(nn.Module):
         self.spare = nn.Parameter(torch.full((3,), 0.3))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.cat([self.token.expand(len(x), -1, -1), self.words(x)], 1) + self.position
+        x = torch.cat([self.token.expand(len(x), -1, -1), self.words(x)], 1) + (
+            self.position + F.interpolate(self.coarse, 6).mT
+        )
         bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
         q, k, v = F.linear(self.norm(x), self.qkv, bias).chunk(3, -1)
         x = x + self.gamma * F.scaled_dot_product_attention(q, k, v)
@@ -140,8 +143,8 @@ def test_every_kind_of_parameter_has_its_rule() -> None:
     model = Everything()
     plan = kaiming(trace(model, torch.randint(11, (2, 5))))
     assert rules(plan) == {
-        "token": "token", "position": "position", "q_bias": "bias", "v_bias": "bias", "qkv": "kaiming",
-        "gamma": "layer-scale", "scale": "scale", "shift": "bias", "words.weight": "embedding",
+        "token": "token", "position": "position", "coarse": "position", "q_bias": "bias", "v_bias": "bias",
+        "qkv": "kaiming", "gamma": "layer-scale", "scale": "scale", "shift": "bias", "words.weight": "embedding",
         "norm.weight": "norm", "norm.bias": "norm", "slope.weight": "slope",
     }  # fmt: skip
     assert plan.uncovered == ("odd", "spare")

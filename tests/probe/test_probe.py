@@ -229,6 +229,19 @@ def test_a_model_that_returns_its_losses() -> None:
     assert measured.parameters[0].gradient_std is not None
 
 
+def test_the_pass_is_in_train_mode_and_old_gradients_do_not_count() -> None:
+    model, x = nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 3)).eval(), batch(5, 64)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e3)
+    measured = probe(model, x)
+    assert measured.nodes[0].fraction_zero == pytest.approx(0.5, abs=0.1)
+    fresh = nn.Sequential(nn.Dropout(0.0), nn.Linear(64, 3))
+    fresh.load_state_dict(model.state_dict())
+    dropped = nn.Sequential(nn.Dropout(0.0), model[1]).eval()
+    assert probe(dropped, x) == probe(fresh, x)
+    assert model[1].bias.grad.unique().item() == 1e3
+
+
 def test_frozen_parameters_have_no_gradient() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     model[0].requires_grad_(False)

@@ -80,6 +80,10 @@ class Graph:
                 users[name].append(node)
         return {name: tuple(found) for name, found in users.items()}
 
+    @cached_property
+    def _turns(self) -> dict[str, int]:
+        return {node.name: turn for turn, node in enumerate(self.nodes)}
+
     def __getitem__(self, name: str) -> Node:
         return self._by_name[name]
 
@@ -89,6 +93,19 @@ class Graph:
     def users(self, name: str) -> tuple[Node, ...]:
         """The nodes that read `name`, in the order they run."""
         return self._users[name]
+
+    def turn(self, name: str) -> int:
+        """Position of `name` among the nodes: what runs later has a higher one."""
+        return self._turns[name]
+
+    @cached_property
+    def signal(self) -> frozenset[str]:
+        """Names of everything that depends on the model's inputs; what does not is weights, masks and constants."""
+        reached: set[str] = set()
+        for node in self.nodes:
+            if node.kind == "input" or not reached.isdisjoint(node.inputs):
+                reached.add(node.name)
+        return frozenset(reached)
 
     @cached_property
     def operations(self) -> tuple[Node, ...]:

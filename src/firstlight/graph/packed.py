@@ -1,5 +1,6 @@
 """How many matrices one matrix holds, found by following its outputs to where the network cuts them apart."""
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from firstlight.graph.vocabulary import SHAPE, SPLIT
 
 # Conversions, which would damage the numbers that mark the outputs, and move nothing.
 _CONVERSION = frozenset({"to", "type_as", "detach", "clone", "contiguous"})
+
+_Step = tuple[str, tuple[tuple[str, Any], ...]]  # an operation and its settings
 
 
 def parts(graph: Graph, node: Node, axis: int) -> int:
@@ -27,31 +30,37 @@ def parts(graph: Graph, node: Node, axis: int) -> int:
         users = graph.users(value.name)
         cuts = [user for user in users if user.function in SPLIT]
         if cuts:
-            return _compare(node, axis, path, cuts)
+            return _groups(node.shape or (), axis, tuple(map(_step, path)), tuple(map(_step, cuts)))
         if len(users) != 1 or users[0].function not in SHAPE or len(users[0].inputs) != 1:
             return 1
         value = users[0]
         path.append(value)
 
 
-def _compare(node: Node, axis: int, path: list[Node], cuts: list[Node]) -> int:
-    shape = node.shape or ()
+def _step(node: Node) -> _Step:
+    return node.function, tuple(node.arguments.items())
+
+
+@lru_cache(maxsize=256)
+def _groups(shape: tuple[int, ...], axis: int, path: tuple[_Step, ...], cuts: tuple[_Step, ...]) -> int:
+    """The comparison itself; a network repeats its blocks, so most answers are known already."""
     outputs = shape[axis]
     along = [1] * len(shape)
     along[axis] = outputs
-    marked = torch.arange(outputs, dtype=torch.int32).view(along).expand(shape)
+    marked = torch.arange(outputs).view(along).expand(shape)
     for step in path:
         marked = _apply(step, marked)
     pieces: list[Tensor] = []
     for cut in cuts:
         piece = _apply(cut, marked)
         pieces.extend(piece if isinstance(piece, list | tuple) else [piece])
-    groups = [set(piece.unique().tolist()) for piece in pieces]
-    disjoint = sum(map(len, groups)) == len(set().union(*groups)) == outputs
-    return len(groups) if disjoint and len({len(group) for group in groups}) == 1 else 1
+    held = torch.stack([torch.bincount(piece.flatten(), minlength=outputs) > 0 for piece in pieces])
+    disjoint = bool((held.sum(0) == 1).all())
+    return len(pieces) if disjoint and len(held.sum(1).unique()) == 1 else 1
 
 
-def _apply(step: Node, value: Tensor) -> Any:
-    if step.function in _CONVERSION:
+def _apply(step: _Step, value: Tensor) -> Any:
+    function, arguments = step
+    if function in _CONVERSION:
         return value
-    return getattr(torch.ops.aten, step.function)(value, **step.arguments)
+    return getattr(torch.ops.aten, function)(value, **dict(arguments))

@@ -11,6 +11,9 @@ from torch import Tensor
 from firstlight.graph.ir import Graph, Node
 from firstlight.graph.vocabulary import ACTIVATION, DROPOUT, JOIN, NORMALIZATION, POOLING, SHAPE
 
+# What is done to parameters before they meet the signal: parts put together, positions resized to the image.
+_PREPARATION = JOIN | {name for name in POOLING if name.startswith("upsample")}
+
 
 @dataclass(frozen=True, slots=True)
 class Activation:
@@ -50,22 +53,26 @@ def next_activation(graph: Graph, start: Node) -> Activation | None:
     The walk passes through what keeps a signal's kind: shape operations, normalization, pooling, dropout, sums, joins,
     and products with something that is no signal (a learned scale, a random mask). The next weight ends it.
     """
-    turn = {node.name: i for i, node in enumerate(graph.nodes)}
-    signal = reached_from_inputs(graph)
-    waiting, seen = [(turn[start.name], start.name)], {start.name}
+    waiting, seen = [(graph.turn(start.name), start.name)], {start.name}
     while waiting:
         _, name = heapq.heappop(waiting)
         for user in graph.users(name):
-            if user.function in ACTIVATION and user.inputs[0] == name:
+            if _is_activation(user, name):
                 return Activation(user.function, user.arguments, _gates_itself(graph, user), user.name)
-            if user.name not in seen and _passes(user, name, signal):
+            if user.name not in seen and _passes(user, name, graph.signal):
                 seen.add(user.name)
-                heapq.heappush(waiting, (turn[user.name], user.name))
+                heapq.heappush(waiting, (graph.turn(user.name), user.name))
     return None
 
 
+def _is_activation(user: Node, name: str) -> bool:
+    """Whether `user` is a function of `name` alone; a clamp between tensors, say, is not."""
+    alone = len(user.inputs) == 1 or user.function == "prelu"
+    return user.function in ACTIVATION and alone and user.inputs[0] == name
+
+
 def _passes(user: Node, name: str, signal: frozenset[str]) -> bool:
-    if user.function in NORMALIZATION or user.function in DROPOUT:
+    if user.function in NORMALIZATION or user.function in DROPOUT or user.function == "clamp":
         return user.inputs[0] == name
     if user.function in ("mul", "div"):
         return not any(other in signal for other in user.inputs if other != name)
@@ -75,15 +82,6 @@ def _passes(user: Node, name: str, signal: frozenset[str]) -> bool:
 def _gates_itself(graph: Graph, activation: Node) -> bool:
     pair = {activation.name, activation.inputs[0]}
     return any(user.function == "mul" and set(user.inputs) == pair for user in graph.users(activation.name))
-
-
-def reached_from_inputs(graph: Graph) -> frozenset[str]:
-    """Names of the nodes that depend on the model's inputs."""
-    reached: set[str] = set()
-    for node in graph.nodes:
-        if node.kind == "input" or not reached.isdisjoint(node.inputs):
-            reached.add(node.name)
-    return frozenset(reached)
 
 
 def origin(graph: Graph, name: str) -> Node | None:
@@ -105,17 +103,16 @@ def origin(graph: Graph, name: str) -> Node | None:
                 ancestors.add(parent)
                 waiting.append(parent)
     found = [node for node in graph.parameters if node.name in ancestors and _elements(node) == size]
-    return found[0] if len(found) == 1 and not ancestors & {n.name for n in graph.nodes if n.kind == "input"} else None
+    return found[0] if len(found) == 1 and name not in graph.signal else None
 
 
 def uses(graph: Graph, parameter: str) -> Iterator[tuple[Node, str, tuple[Node, ...]]]:
     """Where a parameter takes effect: each operation that reads it, past any change of its shape and
-    any joining with other parameters.
+    size and any joining with other parameters.
 
     Yields:
-        The operation, the role the parameter plays there, and the shape operations on the way.
+        The operation, the role the parameter plays there, and the operations on the way.
     """
-    signal = reached_from_inputs(graph)
     waiting: list[tuple[str, tuple[Node, ...]]] = [(parameter, ())]
     seen = {parameter}
     while waiting:
@@ -125,7 +122,8 @@ def uses(graph: Graph, parameter: str) -> Iterator[tuple[Node, str, tuple[Node, 
                 if source != name:
                     continue
                 arranged = user.function in SHAPE and source == user.inputs[0]
-                if arranged or (user.function == "cat" and signal.isdisjoint(user.inputs)):
+                prepared = user.function in _PREPARATION and graph.signal.isdisjoint(user.inputs)
+                if arranged or prepared:
                     if user.name not in seen:
                         seen.add(user.name)
                         waiting.append((user.name, (*path, user)))

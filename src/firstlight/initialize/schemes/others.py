@@ -7,7 +7,7 @@ import math
 
 from firstlight.graph import Graph, Node
 from firstlight.graph.vocabulary import CONVOLUTION, JOIN, NORMALIZATION, RECURRENT, TRANSPOSED
-from firstlight.graph.walk import reached_from_inputs, uses
+from firstlight.graph.walk import uses
 from firstlight.initialize.plan import Decision
 
 EMBEDDING_STD = 0.02
@@ -125,14 +125,13 @@ def _scale(graph: Graph, parameter: Node, node: Node) -> Decision | None:
 
 def _ends_branch(graph: Graph, product: Node) -> bool:
     """Whether the product goes straight into a sum with another part of the signal."""
-    signal = reached_from_inputs(graph)
     value = product
     while True:
         users = graph.users(value.name)
         if len(users) != 1:
             return False
         if users[0].function == "add":
-            return all(name in signal for name in users[0].inputs) and len(users[0].inputs) == 2
+            return all(name in graph.signal for name in users[0].inputs) and len(users[0].inputs) == 2
         if users[0].function not in ("permute", "transpose", "reshape", "view", "dropout", "mul", "div"):
             return False
         value = users[0]
