@@ -109,7 +109,7 @@ def _decode_jpeg(data: bytes, policy: Policy) -> Picture:
     try:
         height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
-        raise Unreadable(f"damaged: its JPEG header cannot be read ({error})") from None
+        return _decode_unusual_jpeg(data, policy, error)
     check_size(height, width)
     if colour in ("CMYK", "YCCK") or (policy.orientation and _exif_orientation(data) != 1):
         return _decode_with_pillow(data, policy)
@@ -117,12 +117,22 @@ def _decode_jpeg(data: bytes, policy: Policy) -> Picture:
     try:
         pixels = simplejpeg.decode_jpeg(data, "GRAY" if gray else "RGB", fastdct=False, fastupsample=False)
     except ValueError as error:
-        if "extraneous bytes" not in str(error):
-            raise
-        # Stray bytes between two segments harm no pixel; Pillow skips them and still refuses truncated files.
-        picture = _decode_with_pillow(data, policy)
-        return replace(picture, remarks=(*picture.remarks, "stray bytes between JPEG segments skipped"))
+        return _decode_unusual_jpeg(data, policy, error)
     return excluding(Picture(pixels, "L" if gray else "RGB", (height, width)), policy.nodata)
+
+
+def _decode_unusual_jpeg(data: bytes, policy: Policy, error: ValueError) -> Picture:
+    """Stray bytes between two segments and rare chroma subsampling: simplejpeg gives up with `error`, yet no pixel
+    is harmed. Pillow decodes them, and refuses truncated files just as strictly."""
+    stray = "extraneous bytes" in str(error)
+    if not stray and "subsampling" not in str(error):
+        raise error
+    try:
+        picture = _decode_with_pillow(data, policy)
+    except UnidentifiedImageError:
+        raise Unreadable("damaged: its JPEG header is incomplete") from None
+    remarks = ("stray bytes between JPEG segments skipped",) if stray else ()
+    return replace(picture, remarks=picture.remarks + remarks)
 
 
 def _decode_deep(data: bytes, codec: str, policy: Policy) -> Picture:

@@ -1,6 +1,7 @@
 """TIFF: 8-bit photographs through Pillow like any other, deep, float and many-band rasters through tifffile."""
 
 import io
+import logging
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from firstlight.sources.picture import (
 )
 
 _GDAL_NODATA = 42113
+
+# What tifffile has to say about damaged files is said by the quarantine list; by default it would go to stderr.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def decode(data: bytes, policy: Policy) -> Picture:

@@ -11,6 +11,7 @@ from itertools import chain, islice
 from typing import Any
 
 import numpy as np
+from PIL import ImageFile
 
 from firstlight import __version__
 from firstlight._typing import Progress
@@ -89,9 +90,7 @@ def scan(
             store = Checkpoint(checkpoint, scan_key)
             if restart:
                 store.remove()
-        with warnings.catch_warnings():
-            # Pillow warns of files that it goes on to refuse, and of large ones; `sources.picture` checks sizes.
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+        with _strict_pillow():
             tally, stopped = _fold(chosen, observer, plan, threads, store, progress, call)
         if store is not None:
             store.remove()
@@ -108,6 +107,21 @@ def _open(source: Any, key: str | None = None) -> Iterator[Any]:
     finally:
         if opened is not None and opened is not source:
             opened.close()
+
+
+@contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Pillow refuses truncated files, whatever the program told it before, and keeps its warnings to itself.
+
+    It warns of files that it goes on to refuse, and of large ones; `sources.picture` checks sizes.
+    """
+    tolerant, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
 
 
 @dataclass(frozen=True)
