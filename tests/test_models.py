@@ -49,11 +49,13 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("attribute", ["net", "Net", "built", "Outer.make"])
-def test_a_callable_in_a_file(file: Path, attribute: str) -> None:
+def test_a_callable_in_a_file(file: Path, attribute: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = list(sys.path)
     model = open_model(f"{file}:{attribute}")
     assert isinstance(model, nn.Linear)
     assert sys.path == path
+    assert not sys.dont_write_bytecode
     assert [entry.name for entry in file.parent.iterdir()] == ["networks.py"]
 
 
