@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from firstlight.errors import FirstlightError
 from firstlight.statistics.histogram import FULL_SCALE
+from firstlight.statistics.sketch import LowRank
+from firstlight.statistics.vectors import Vectors
 
 if TYPE_CHECKING:
     from firstlight.statistics import Statistics
@@ -44,11 +46,15 @@ class Input:
             )
 
     @classmethod
-    def of(cls, stats: "Statistics") -> "Input":
+    def of(cls, stats: "Statistics | Vectors | LowRank") -> "Input":
         """The images that `stats` were made of."""
-        low, high = (0.0, 1.0) if stats.kind != "float" else (float(np.min(stats.min)), float(np.max(stats.max)))
-        origin = stats.provenance
-        return cls(stats.kind, stats.channels, origin.channel_order, origin.transform, low, high)
+        if isinstance(stats, Vectors | LowRank):
+            order, transform, low, high = stats.order, stats.transform, stats.low, stats.high
+        else:
+            order, transform = stats.provenance.channel_order, stats.provenance.transform
+            low, high = float(np.min(stats.min)), float(np.max(stats.max))
+        low, high = (low, high) if stats.kind == "float" else (0.0, 1.0)
+        return cls(stats.kind, stats.channels, order, transform, low, high)
 
     @property
     def full_scale(self) -> int:
@@ -161,7 +167,7 @@ class Input:
 
 
 def value_range(values: NDArray[Any]) -> tuple[float, float]:
-    """Smallest and largest value that is a number; (0, 0) when there is none. For integers any value above 1 will do."""
+    """Smallest and largest value that is a number; (0, 0) when there is none. For integers any above 1 will do."""
     if values.size == 0:
         return (0.0, 0.0)
     if values.dtype.kind == "u" and int(values.flat[0]) > 1:  # all that is asked of integers is whether any exceeds 1

@@ -1,14 +1,16 @@
 """A recipe as an ``nn.Module``: one small module per step, constants as buffers."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from firstlight._typing import Floats
 from firstlight.errors import FirstlightError
 from firstlight.recipe.apply import fuse
+from firstlight.recipe.linear import Components, Patches, Pixels
 from firstlight.recipe.steps import Channels, Divide, Reorder, Step, Subtract
 
 if TYPE_CHECKING:
@@ -101,12 +103,70 @@ class Order(nn.Module):
         return images[:, self.order]
 
 
+class ConvolvePatches(nn.Module):
+    """A convolution of images whose border is reflected."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, step: Patches) -> None:
+        super().__init__()
+        constant(self, "weight", np.moveaxis(step.filters, -1, 1))
+        constant(self, "bias", step.shift)
+        top, bottom, left, right = step.pads
+        self.pads = (left, right, top, bottom)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """N×C×H×W → N×K×H×W."""
+        padded = nn.functional.pad(images, self.pads, mode="reflect")
+        return nn.functional.conv2d(padded, self.weight, self.bias)
+
+
+class WhitenPixels(nn.Module):
+    """Along some axes of whole images one factor each, along all others another."""
+
+    vectors: Tensor
+    factor: Tensor
+
+    def __init__(self, step: Pixels) -> None:
+        super().__init__()
+        constant(self, "vectors", _channels_first(step.vectors, step.image))
+        constant(self, "factor", step.factor - step.rest)
+        self.rest = step.rest
+
+    def forward(self, images: Tensor) -> Tensor:
+        """N×C×H×W → the same shape."""
+        flat = images.flatten(1)
+        mapped = (flat @ self.vectors * self.factor) @ self.vectors.T + self.rest * flat
+        return mapped.reshape(images.shape)
+
+
+class ProjectPixels(nn.Module):
+    """Components of whole images."""
+
+    matrix: Tensor
+
+    def __init__(self, step: Components) -> None:
+        super().__init__()
+        constant(self, "matrix", _channels_first(step.vectors, step.image) * step.factor)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """N×C×H×W → N×r×1×1."""
+        return (images.flatten(1) @ self.matrix)[:, :, None, None]
+
+
 def module_of(step: Step) -> nn.Module:
     """The module of one step after the first scaling.
 
     Raises:
-        FirstlightError: slug ``no-module``, for a step that has none.
+        FirstlightError: slug ``no-module``, for the steps that only an inverse has.
     """
+    if isinstance(step, Patches):
+        return ConvolvePatches(step)
+    if isinstance(step, Pixels):
+        return WhitenPixels(step)
+    if isinstance(step, Components):
+        return ProjectPixels(step)
     if isinstance(step, Subtract):
         return Scale(step.value, np.ones(step.value.shape[-1]), 1.0)
     if isinstance(step, Divide):
@@ -128,6 +188,12 @@ def constant(module: nn.Module, name: str, value: Floats) -> None:
 def planes(value: Floats) -> Floats:
     """C → C×1×1 and H×W×C → C×H×W."""
     return np.moveaxis(value, -1, 0).reshape(value.shape[-1], *(value.shape[:-1] or (1, 1)))
+
+
+def _channels_first(vectors: NDArray[Any], image: tuple[int, int, int]) -> NDArray[Any]:
+    """D×r with D in the order H, W, C → the same with D in the order C, H, W."""
+    rank = vectors.shape[1]
+    return np.moveaxis(vectors.reshape(*image, rank), 2, 0).reshape(-1, rank)
 
 
 def _leading_scale(steps: tuple[Step, ...], channels: int, full_scale: float) -> tuple[Scale, tuple[Step, ...]]:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from firstlight.errors import FirstlightError
-from firstlight.recipe import apply, files, presets
+from firstlight.recipe import apply, files, presets, whitening
 from firstlight.recipe.inputs import Input, value_range
 from firstlight.recipe.inverse import Inverse
 from firstlight.recipe.steps import KINDS, Shape, Step
+from firstlight.statistics.sketch import LowRank
+from firstlight.statistics.vectors import Vectors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,8 +96,9 @@ class Recipe:
     @classmethod
     def pca(
         cls,
-        stats: "Statistics",
+        stats: "Statistics | Vectors | LowRank",
         *,
+        over: str | None = None,
         whiten: bool = False,
         components: int | None = None,
         variance: float | None = None,
@@ -104,36 +107,42 @@ class Recipe:
         """Decorrelate: rotate to the principal axes, largest variance first; divide by √(λ+ε·λ̄) if `whiten`.
 
         Args:
-            stats: of the training images.
+            stats: what `scan` returns (over the channels of a pixel) or `fit` does (over patches or whole images).
+            over: "channels", "patches" or "pixels"; `stats` decide it, so this only has to agree with them.
             whiten: also give every component variance 1 (within λ/(λ+ε·λ̄)).
             components: keep this many.
             variance: keep as few as hold this share of the variance, 0…1.
-            epsilon: relative to the mean eigenvalue λ̄; see `presets.whitening`.
+            epsilon: relative to the mean eigenvalue λ̄; by default `whitening.EPSILON`.
 
         Raises:
-            FirstlightError: slugs ``bad-components``, ``bad-epsilon`` and ``singular-covariance``.
+            FirstlightError: slugs ``other-statistics``, ``bad-components``, ``bad-epsilon`` and
+                ``singular-covariance``.
         """
-        steps = presets.pca(stats, whiten=whiten, components=components, variance=variance, epsilon=epsilon)
-        return cls._of(f"pca{' whitening' if whiten else ''} over channels", stats, steps)
+        steps = whitening.pca(
+            stats, over=over, whiten=whiten, components=components, variance=variance, epsilon=epsilon
+        )
+        return cls._of(f"pca{' whitening' if whiten else ''} over {whitening.domain(stats, over)}", stats, steps)
 
     @classmethod
-    def zca(cls, stats: "Statistics", *, epsilon: float | None = None) -> "Recipe":
+    def zca(
+        cls, stats: "Statistics | Vectors | LowRank", *, over: str | None = None, epsilon: float | None = None
+    ) -> "Recipe":
         """Whiten and rotate back, so that the result stays as near to the image as a whitening can.
 
         Args:
-            stats: of the training images.
-            epsilon: relative to the mean eigenvalue λ̄; see `presets.whitening`.
+            stats: as in `pca`.
+            over: as in `pca`.
+            epsilon: relative to the mean eigenvalue λ̄; by default `whitening.EPSILON`.
 
         Raises:
-            FirstlightError: slugs ``bad-epsilon`` and ``singular-covariance``.
+            FirstlightError: slugs ``other-statistics``, ``bad-epsilon`` and ``singular-covariance``.
         """
-        return cls._of("zca over channels", stats, presets.zca(stats, epsilon=epsilon))
+        steps = whitening.zca(stats, over=over, epsilon=epsilon)
+        return cls._of(f"zca over {whitening.domain(stats, over)}", stats, steps)
 
     @classmethod
-    def _of(cls, name: str, stats: "Statistics", steps: Sequence[Step]) -> "Recipe":
-        origin = stats.provenance
-        parts = [f"{stats.count:,} images", origin.split and f"split {origin.split}", origin.sample]
-        return cls(name, Input.of(stats), tuple(steps), ", ".join(part for part in parts if part))
+    def _of(cls, name: str, stats: "Statistics | Vectors | LowRank", steps: Sequence[Step]) -> "Recipe":
+        return cls(name, Input.of(stats), tuple(steps), _fitted_on(stats))
 
     # ---- what it does -----------------------------------------------------------------------------------
 
@@ -322,3 +331,14 @@ def _step(value: dict[str, Any]) -> Step:
     if value["step"] not in KINDS:
         raise ValueError(f"there is no step {value['step']!r}")
     return KINDS[value["step"]](**{name: item for name, item in value.items() if name != "step"})
+
+
+def _fitted_on(stats: "Statistics | Vectors | LowRank") -> str:
+    if isinstance(stats, Vectors):
+        return f"{stats.images:,} images" + (f", {stats.count:,} patches" if stats.over == "patches" else "")
+    if isinstance(stats, LowRank):
+        rank = len(stats.values)
+        return f"{stats.images:,} images, rank {rank} with at least {stats.captured:.4%} of the variance"
+    origin = stats.provenance
+    parts = [f"{stats.count:,} images", origin.split and f"split {origin.split}", origin.sample]
+    return ", ".join(part for part in parts if part)

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import correlated_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from recipe_images import correlated_images
 
 import firstlight as fl
 from firstlight.recipe import Input, Recipe
