@@ -1,5 +1,6 @@
 """Statistics become a Recipe: what is done to the pixels before the first layer."""
 
+from firstlight.recipe.augment import ColourShift as ColourShift
 from firstlight.recipe.fitting import fit as fit
 from firstlight.recipe.inputs import Input as Input
 from firstlight.recipe.inputs import SuspiciousInput as SuspiciousInput

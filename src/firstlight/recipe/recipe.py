@@ -17,7 +17,7 @@ from firstlight.statistics.sketch import LowRank
 from firstlight.statistics.vectors import Vectors
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from firstlight.statistics import Statistics
 
@@ -208,6 +208,49 @@ class Recipe:
         from firstlight.recipe.module import RecipeModule
 
         return RecipeModule(self)
+
+    def transform(self) -> "nn.Module":
+        """The recipe as a transform of single images: for torchvision's v2 ``Compose`` and a dataset's ``transform=``.
+
+        It takes Pillow images, NumPy H×W×C, tensors C×H×W and torchvision's ``Image``, with every check that the
+        recipe itself makes, and returns float32 C×H×W. Bounding boxes and masks of a v2 sample pass unchanged.
+        """
+        from firstlight.recipe.transform import RecipeTransform
+
+        return RecipeTransform(self)
+
+    def fold(self, layer: "nn.Module") -> "nn.Module":
+        """The first layer of a network with this recipe inside.
+
+        Args:
+            layer: ``nn.Conv2d`` (any padding, stride, dilation and groups) or ``nn.Linear`` on flattened C×H×W.
+
+        Returns:
+            A layer that takes raw pixels, N×C×H×W or flattened, in the declared kind's own units (0…255 for uint8),
+            as integers or floats, and gives the same output, at the borders too.
+
+        Raises:
+            FirstlightError: slug ``cannot-fold``, where that cannot be exact.
+        """
+        from firstlight.recipe.fold import fold
+
+        return fold(self, layer)
+
+    def fold_into(self, model: "nn.Module", images: "Tensor") -> "nn.Module":
+        """A copy of a network that takes raw pixels; the given one is left as it is.
+
+        The layer is found in the network's graph, and both networks are compared on `images` in eval mode.
+
+        Args:
+            model: a network whose input goes into one convolution or linear layer.
+            images: raw N×C×H×W, integers.
+
+        Raises:
+            FirstlightError: slug ``cannot-fold``, or ``fold-not-equal`` when the outputs differ by more than rounding.
+        """
+        from firstlight.recipe.fold import fold_into
+
+        return fold_into(self, model, images)
 
     def accepting(self, kind: str) -> "Recipe":
         """The same recipe for pixels stored otherwise, full scale meaning the same: 255 of uint8 is 65535 of uint16.
