@@ -129,15 +129,15 @@ def _plain(path: str) -> IO[bytes]:
     file.seek(0)
     opener: Any = None
     if magic.startswith(b"\x1f\x8b"):
-        opener = gzip.GzipFile
+        opener = gzip.open
     elif magic.startswith(b"BZh"):
         import bz2
 
-        opener = bz2.BZ2File
+        opener = bz2.open
     elif magic == b"\xfd7zXZ\0":
         import lzma
 
-        opener = lzma.LZMAFile
+        opener = lzma.open
     if opener is None:
         return file
     copy = tempfile.TemporaryFile()  # noqa: SIM115

@@ -90,11 +90,11 @@ def _open_file(path: str, location: str, key: str | None) -> Source:
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         if path.lower().endswith(".npz"):
             return arrays.open_npz(path, location, key)
-        return _opened(lambda: ZipArchive(path, location), path)
+        return _opened(lambda: ZipArchive(path, location), location)
     if head.startswith(b"PAR1"):
         return _parquet([path], location, key)
     if _is_tar(path):
-        return _opened(lambda: TarArchive([path], location), path)
+        return _opened(lambda: TarArchive([path], location), location)
     if arrays.is_idx(_unzipped_head(path)):
         return arrays.open_idx(path, location)
     if path.lower().endswith((".zip", ".tar", ".tgz", ".npz", ".npy", ".parquet")) or ".tar." in path.lower():
@@ -147,7 +147,8 @@ def _open_url(location: str, key: str | None) -> Source:
         filesystem, path = fsspec.core.url_to_fs(location)
         if path.lower().endswith(".zip") and filesystem.isfile(path):
             return _opened(lambda: ZipArchive(filesystem.open(path, "rb"), location), location)
-        if filesystem.isfile(path) and not is_image(path):  # a tar, array or table: read from a local copy
+        single = is_image(path) and not path.lower().endswith(".npy")
+        if filesystem.isfile(path) and not single:  # a tar, array or table: read from a local copy
             return _open_file(fsspec.open_local(f"simplecache::{location}"), location, key)
         source = RemoteFolder(filesystem, path, location)
     except ImportError as error:
