@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -338,14 +338,43 @@ class Recipe:
         """
         files.save(self.to_dict(), path)
 
+    def export(self, target: str, **options: Any) -> Any:
+        """The recipe in the form that another tool reads, or a refusal: nothing is ever approximated.
+
+        Args:
+            target: "hf" (dict), "timm" (dict), "torchvision" (transform), "keras" (layer), "mmengine" (dict),
+                "albumentations" (transform), "onnx" (model; ``model=``, ``path=``), "openvino" (model; ``model=``) or
+                "json" (dict).
+            options: of the target.
+
+        Raises:
+            FirstlightError: slugs ``unknown-target``, ``cannot-export`` and ``missing-extra``.
+        """
+        from firstlight.recipe.export import export
+
+        return export(self, target, **options)
+
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Recipe":
-        """Read what `save` wrote.
+    def load(cls, source: Any) -> "Recipe":
+        """Read a recipe.
+
+        Args:
+            source: path of a file that `save` wrote, of a Hugging Face ``preprocessor_config.json`` or of a timm
+                ``config.json``; the content of one of the last two as a dict; or a torchvision transform.
 
         Raises:
             FirstlightError: slugs ``no-such-file``, ``not-a-recipe`` and ``newer-format``.
         """
+        from firstlight.recipe import imports
+
+        if isinstance(source, Mapping):
+            return cls(*imports.from_config(source), "a configuration that was given")
+        if not isinstance(source, str | os.PathLike):
+            return cls(*imports.from_torchvision(source), "a torchvision transform")
+        path = source
         value = files.read_json(path, "a file that Recipe.save wrote")
+        if isinstance(value, dict) and "format" not in value:
+            return cls(*imports.from_config(value), f"the file {os.path.basename(path)}")
         given = value.get("format") if isinstance(value, dict) else None
         if isinstance(given, str) and given.startswith("firstlight.recipe/") and given != files.FORMAT:
             raise FirstlightError(
