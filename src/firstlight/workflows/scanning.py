@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
@@ -78,7 +78,7 @@ def scan(
     policy = Policy(_checked_alpha(alpha), orientation, nodata)
     transform = Transform(resize, crop, resample)
     threads = _checked_workers(workers)
-    with _open(source, key) as opened, _open(masks) as mask_source:
+    with _open(source, key) as opened, nullcontext() if masks is None else _open(masks) as mask_source:
         call = f"scan({opened.location!r})"
         chosen, split_name = guard(opened, split, all_splits, call)
         observer = Observer(policy, transform, None if mask_source is None else Masks(mask_source))
@@ -99,13 +99,13 @@ def scan(
 
 
 @contextmanager
-def _open(source: Any, key: str | None = None) -> Iterator[Any]:
-    """The source, closed in the end if it was opened here; None for None."""
-    opened = None if source is None else open_source(source, key=key)
+def _open(source: Any, key: str | None = None) -> Iterator[Source]:
+    """The source, closed in the end if it was opened here."""
+    opened = open_source(source, key=key)
     try:
         yield opened
     finally:
-        if opened is not None and opened is not source:
+        if opened is not source:
             opened.close()
 
 
