@@ -2,18 +2,20 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firstlight.sources import Block, Picture, Policy, Source, Transform, Unreadable, decode
-from firstlight.statistics import Joint, Tally, observe
+from firstlight.statistics import Joint, Tally, observation, runs
 
-# Decoded pixels held at once by one worker before they are counted.
-_BATCH_BYTES = 16 * 2**20
+# Decoded pixels that wait to be counted together. More would have left the cache by then.
+_BATCH_BYTES = 2**20
+
+# A picture of this size is counted by itself: nothing is gained by copying it beside its neighbour.
+_LARGE_BYTES = 2**17
 
 _KINDS = {np.dtype(np.uint8): "uint8", np.dtype(np.uint16): "uint16"}
 
@@ -107,22 +109,12 @@ class Observer:
         """Count a block. Never raises for a sample: a bad one becomes an entry of the quarantine list."""
         if isinstance(block.samples, np.ndarray) and self._counts_whole(block.samples):
             return _count_array(block.samples)
-        joints: dict[tuple[str, int], Joint] = {}
+        counting = _Counting()
         modes: Counter[str] = Counter()
         heights: Counter[int] = Counter()
         widths: Counter[int] = Counter()
         remarks: Counter[str] = Counter()
         quarantine: list[tuple[str, str]] = []
-        pending: list[Picture] = []
-
-        def count_pending() -> None:
-            for key in dict.fromkeys(map(_key, pending)):
-                same = [picture for picture in pending if _key(picture) == key]
-                joint = observe([picture.pixels for picture in same], _validity(same))
-                joints[key] = joints[key] + joint if key in joints else joint  # type: ignore[operator]
-            pending.clear()
-
-        held = 0
         for k, name in enumerate(block.names):
             try:
                 picture = self.picture(name, block.samples[k])
@@ -136,13 +128,8 @@ class Observer:
             heights[picture.size[0]] += 1
             widths[picture.size[1]] += 1
             remarks.update(picture.remarks)
-            pending.append(picture)
-            held += picture.pixels.nbytes
-            if held >= _BATCH_BYTES:
-                count_pending()
-                held = 0
-        count_pending()
-        return Tally(joints, modes, heights, widths, remarks, tuple(quarantine))
+            counting.add(picture)
+        return Tally(counting.joints(), modes, heights, widths, remarks, tuple(quarantine))
 
     def _counts_whole(self, samples: NDArray[Any]) -> bool:
         """Whether the samples are one plain array, about whose images nothing is left to decide one by one."""
@@ -151,11 +138,45 @@ class Observer:
         return bool(plain and untouched and samples.size)
 
 
+class _Counting:
+    """The pixels of a block per kind, counted about a megabyte at a time: large images while they are in the cache,
+    small ones many in one call.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[tuple[str, int], Any] = {}
+        self._pending: list[Picture] = []
+        self._bytes = 0
+
+    def add(self, picture: Picture) -> None:
+        self._pending.append(picture)
+        self._bytes += picture.pixels.nbytes
+        if self._bytes >= _BATCH_BYTES or (len(self._pending) == 1 and self._bytes >= _LARGE_BYTES):
+            self._count()
+
+    def joints(self) -> dict[tuple[str, int], Joint]:
+        self._count()
+        return {key: running.joint() for key, running in self._running.items()}
+
+    def _count(self) -> None:
+        for key, group in groupby(self._pending, key=_key):
+            same = list(group)
+            if key not in self._running:
+                self._running[key] = observation(same[0].pixels)
+            for images, valid in runs([p.pixels for p in same], [p.valid for p in same]):
+                self._running[key].add(images, valid)
+        self._pending.clear()
+        self._bytes = 0
+
+
 def _count_array(images: NDArray[Any]) -> Tally:
-    """The tally of N×H×W×C images, a few megabytes at a time."""
+    """The tally of N×H×W×C images, about a megabyte at a time."""
     n, height, width, _ = images.shape
     step = max(1, _BATCH_BYTES // images[0].nbytes)
-    joint = reduce(add, (observe(images[k : k + step]) for k in range(0, n, step)))
+    running = observation(images)
+    for start in range(0, n, step):
+        running.add(images[start : start + step])
+    joint = running.joint()
     key = (joint.histogram.kind, joint.channels)
     sizes: tuple[Counter[int], Counter[int]] = (Counter({height: n}), Counter({width: n}))
     return Tally({key: joint}, Counter({f"{images.dtype} array": n}), *sizes)
@@ -163,11 +184,6 @@ def _count_array(images: NDArray[Any]) -> Tally:
 
 def _key(picture: Picture) -> tuple[str, int]:
     return (_KINDS.get(picture.pixels.dtype, "float"), picture.pixels.shape[2])
-
-
-def _validity(pictures: list[Picture]) -> Any:
-    """Their masks, or None when no picture has one."""
-    return None if all(p.valid is None for p in pictures) else [p.valid for p in pictures]
 
 
 def _stem(name: str) -> str:

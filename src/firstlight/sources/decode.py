@@ -10,6 +10,7 @@ import io
 import os
 import struct
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -59,6 +60,7 @@ def decode(sample: Any, policy: Policy) -> Picture:
         raise Unreadable(f"cannot be decoded: {message}") from error
 
 
+@cache
 def decoder_versions() -> str:
     """The libraries that decode, with versions: pixels of a lossy format depend on them."""
     return ", ".join(f"{name} {version(name)}" for name in ("simplejpeg", "pillow", "tifffile", "imagecodecs"))

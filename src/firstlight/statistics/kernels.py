@@ -13,114 +13,128 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-# Width of one accumulator row, in pixels. 32 pixels of 3 bytes fill vector registers without a remainder.
+# Pixels in one step of the byte kernel. Their products then fill whole vector registers.
 _ROW = 32
 
+# Rows that a 32-bit lane can add before it could overflow: 2³² / 255².
+_ROWS_PER_FLUSH = 66_051
 
-@njit(nogil=True, cache=True)
-def count_values(images, counts):  # type: ignore[no-untyped-def]
-    """Add every value of `images` (N×P×C, unsigned) to `counts` (2×C×B int64).
 
-    Two tables take turns: neighbouring pixels are often equal, and a bin that is written twice in a row
-    must wait for its own store. The histogram is the sum of the two tables.
+def count(images: NDArray[np.generic], counts: Ints) -> tuple[Ints, Ints]:
+    """Count every value of some images, and their sums and cross products, exactly and in one pass.
+
+    Args:
+        images: N×P×C, uint8 or uint16, contiguous, P < 2³¹ pixels.
+        counts: C×B, B = 256 or 65,536; the values of all images are added to it.
+
+    Returns:
+        per image the sums N×C and products N×C×C (symmetric), int64.
     """
     n, p, c = images.shape
-    for i in range(n):
-        if c == 3:
-            for j in range(0, p - 1, 2):
-                counts[0, 0, images[i, j, 0]] += 1
-                counts[0, 1, images[i, j, 1]] += 1
-                counts[0, 2, images[i, j, 2]] += 1
-                counts[1, 0, images[i, j + 1, 0]] += 1
-                counts[1, 1, images[i, j + 1, 1]] += 1
-                counts[1, 2, images[i, j + 1, 2]] += 1
-            if p % 2:
-                for k in range(3):
-                    counts[0, k, images[i, p - 1, k]] += 1
-        else:
-            for j in range(p):
-                for k in range(c):
-                    counts[j % 2, k, images[i, j, k]] += 1
+    sums = np.zeros((n, c), np.int64)
+    products = np.zeros((n, c, c), np.int64)
+    if images.dtype == np.uint8:
+        _byte_kernel(c)(images.reshape(n, p * c), counts, sums, products)
+    else:
+        _count_words(images, counts, sums, products)
+    lower = np.tril_indices(c, -1)
+    products[:, lower[0], lower[1]] = products[:, lower[1], lower[0]]
+    return sums, products
+
+
+@cache
+def _byte_kernel(channels: int) -> Callable[..., None]:
+    """Build the kernel for 8-bit pixels of so many channels, a constant to the compiler.
+
+    An image's own histogram gives Σx and Σx². Two tables take turns: neighbouring pixels are often equal,
+    and a bin that is written twice in a row must wait for its own store.
+
+    For Σxy the pixels are one stream y with period C. The product of channels c and c+d of one pixel is
+    y[k]·y[k+d] with k ≡ c (mod C), so one multiplication of the stream with itself shifted by d gives every
+    pair at distance d, with contiguous loads and no shuffling. Lanes with c+d ≥ C would pair neighbouring
+    pixels; they are computed and left out. Counting waits for stores and multiplying does not, so one loop
+    does both in little more than the time of the first.
+    """
+    width = _ROW * channels
+    step = 2 * channels
+
+    def count_bytes(streams, counts, sums, products):  # type: ignore[no-untyped-def]
+        local = np.zeros((2, channels, 256), np.uint32)
+        lanes = np.zeros((channels, width), np.uint32)
+        for i in range(streams.shape[0]):
+            stream = streams[i]
+            at, rows = 0, 0
+            local[:] = 0
+            while at + width + channels - 1 <= stream.shape[0]:
+                for j in range(0, width, step):
+                    for c in range(channels):
+                        local[0, c, stream[at + j + c]] += 1
+                    for c in range(channels):
+                        local[1, c, stream[at + j + channels + c]] += 1
+                for d in range(1, channels):
+                    for j in range(width):
+                        lanes[d, j] += np.uint32(np.uint16(stream[at + j]) * np.uint16(stream[at + j + d]))
+                at += width
+                rows += 1
+                if rows == _ROWS_PER_FLUSH:
+                    _flush(lanes, products[i])
+                    rows = 0
+            _flush(lanes, products[i])
+            while at < stream.shape[0]:  # the last few pixels, one by one
+                for c in range(channels):
+                    local[0, c, stream[at + c]] += 1
+                    for d in range(c + 1, channels):
+                        products[i, c, d] += np.int64(stream[at + c]) * np.int64(stream[at + d])
+                at += channels
+            _close(local, counts, sums[i], products[i])
+
+    # numba's cache on disk tells kernels apart by name alone: two of one name can be loaded as one another.
+    count_bytes.__qualname__ = f"count_bytes_{channels}"
+    compiled: Callable[..., None] = njit(nogil=True, cache=True)(count_bytes)
+    return compiled
 
 
 @njit(nogil=True, cache=True)
-def _flush(lanes, channels, sums, products):  # type: ignore[no-untyped-def]
-    """Move what the lanes of `_product_kernel` hold to sums C and products C×C."""
+def _flush(lanes, products):  # type: ignore[no-untyped-def]
+    """Move what the lanes C×W hold (row d: pairs at distance d) to products C×C."""
+    channels = lanes.shape[0]
     for j in range(lanes.shape[1]):
         c = j % channels
-        sums[c] += np.int64(lanes[channels, j])
-        for d in range(channels - c):
+        for d in range(1, channels - c):
             products[c, c + d] += np.int64(lanes[d, j])
     lanes[:] = 0
 
 
-@cache
-def _product_kernel(wide: bool, channels: int) -> Callable[..., None]:
-    """Build the kernel for one pixel width and channel count, both then constants to the compiler.
-
-    The pixels of an image are one stream y with period C. The product of channels c and c+d of the same
-    pixel is y[k]·y[k+d] with k ≡ c (mod C), so one multiplication of the stream with itself shifted by d
-    gives every pair at distance d, with contiguous loads and no shuffling. Lanes with c+d ≥ C would pair
-    neighbouring pixels; they are computed and left out.
-    """
-    product, total = (np.uint32, np.uint64) if wide else (np.uint16, np.uint32)
-    width = _ROW * channels
-    # What a lane can add before it could overflow: 2³² / 255² rows of 8-bit products, 2⁶⁴ / 65535² of 16-bit.
-    rows_per_flush = 2**31 if wide else 66_051
-
-    def add_products(streams, sums, products):  # type: ignore[no-untyped-def]
-        lanes = np.zeros((channels + 1, width), total)
-        for i in range(streams.shape[0]):
-            stream = streams[i]
-            at, rows = 0, 0
-            while at + width + channels - 1 <= stream.shape[0]:
-                for j in range(width):
-                    lanes[channels, j] += total(stream[at + j])
-                for d in range(channels):
-                    for j in range(width):
-                        lanes[d, j] += total(product(stream[at + j]) * product(stream[at + j + d]))
-                at += width
-                rows += 1
-                if rows == rows_per_flush:
-                    _flush(lanes, channels, sums[i], products[i])
-                    rows = 0
-            _flush(lanes, channels, sums[i], products[i])
-            while at < stream.shape[0]:  # the last few pixels, one by one
-                for c in range(channels):
-                    sums[i, c] += np.int64(stream[at + c])
-                    for d in range(c, channels):
-                        products[i, c, d] += np.int64(stream[at + c]) * np.int64(stream[at + d])
-                at += channels
-
-    # numba's cache on disk tells kernels apart by name alone: two of one name can be loaded as one another.
-    add_products.__qualname__ = f"add_products_{'wide' if wide else 'narrow'}_{channels}"
-    compiled: Callable[..., None] = njit(nogil=True, cache=True)(add_products)
-    return compiled
+@njit(nogil=True, cache=True)
+def _close(local, counts, sums, products):  # type: ignore[no-untyped-def]
+    """Move an image's own tables 2×C×256 to counts C×256, and its Σx and Σx² to sums C and products C×C."""
+    for c in range(local.shape[1]):
+        for v in range(256):
+            n = np.int64(local[0, c, v]) + np.int64(local[1, c, v])
+            counts[c, v] += n
+            sums[c] += n * v
+            products[c, c] += n * v * v
 
 
-def products_per_image(images: NDArray[np.generic]) -> tuple[Ints, Ints]:
-    """Sums and cross products of every image, exactly.
-
-    Args:
-        images: N×P×C, uint8 or uint16, contiguous, P < 2³¹ pixels.
-
-    Returns:
-        sums N×C and products N×C×C (symmetric), int64.
-    """
-    n, _, c = images.shape
-    sums = np.zeros((n, c), np.int64)
-    products = np.zeros((n, c, c), np.int64)
-    _product_kernel(images.dtype != np.uint8, c)(images.reshape(n, -1), sums, products)
-    lower = np.tril_indices(c, -1)
-    products[:, lower[0], lower[1]] = products[:, lower[1], lower[0]]
-    return sums, products
+@njit(nogil=True, cache=True)
+def _count_words(images, counts, sums, products):  # type: ignore[no-untyped-def]
+    """The same for 16-bit pixels, N×P×C: products need 32 bits and their sums 64, so there are no short lanes."""
+    n, p, channels = images.shape
+    for i in range(n):
+        for j in range(p):
+            for c in range(channels):
+                value = np.int64(images[i, j, c])
+                counts[c, images[i, j, c]] += 1
+                sums[i, c] += value
+                for d in range(c, channels):
+                    products[i, c, d] += value * np.int64(images[i, j, d])
 
 
 @njit(nogil=True, cache=True)
 def observe_masked(images, valid, counts, complete, pixels, sums, squares, joint_sums, products):  # type: ignore[no-untyped-def]
     """N images with excluded values: N×P×C values, N×P×C validity; adds into everything after them.
 
-    A channel's own statistics (counts 2×C×B; pixels, sums, squares N×C) use its valid values; joint_sums
+    A channel's own statistics (counts C×B; pixels, sums, squares N×C) use its valid values; joint_sums
     (N×C) and products (N×C×C) use the `complete` (N) pixels that are valid in every channel.
     """
     n, p, c = images.shape
@@ -130,7 +144,7 @@ def observe_masked(images, valid, counts, complete, pixels, sums, squares, joint
             for k in range(c):
                 if valid[i, j, k]:
                     value = np.int64(images[i, j, k])
-                    counts[0, k, images[i, j, k]] += 1
+                    counts[k, images[i, j, k]] += 1
                     pixels[i, k] += 1
                     sums[i, k] += value
                     squares[i, k] += value * value

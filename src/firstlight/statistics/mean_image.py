@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 LARGEST = 2**24
 """Positions (H·W·C) above which no mean image is kept: it would need 16 bytes each per running block."""
 
+_WAITING_BYTES = 8 * 2**20
 _LANE_IMAGES = 66_051  # 2³² / 255²: squares of 8-bit values that a 32-bit lane can add without overflow
 
 
@@ -33,22 +34,6 @@ class IntegerMeanImage(Packed):
     count: NDArray[np.int64]
     sums: NDArray[np.int64]
     squares: NDArray[np.int64]
-
-    @classmethod
-    def observe(cls, images: NDArray[Any], valid: NDArray[np.bool_] | None) -> "IntegerMeanImage":
-        """From N×H×W×C pixels and their validity."""
-        n, *shape = images.shape
-        count = np.array(n, np.int64)
-        if valid is not None:
-            images = np.where(valid, images, 0).astype(images.dtype)
-            count = valid.sum(axis=0, dtype=np.int64)
-        sums = np.zeros(images[0].size, np.int64)
-        squares = np.zeros(images[0].size, np.int64)
-        lane = np.empty(0, np.uint32 if images.dtype == np.uint8 else np.uint64)
-        rows = images.reshape(n, -1)
-        for start in range(0, n, _LANE_IMAGES):
-            kernels.add_to_mean_image(rows[start : start + _LANE_IMAGES], sums, squares, lane)
-        return cls(count, sums.reshape(shape), squares.reshape(shape))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,6 +65,56 @@ class IntegerMeanImage(Packed):
     def widened(self) -> "IntegerMeanImage":
         """8-bit values as 16-bit: x becomes 257·x."""
         return IntegerMeanImage(self.count, self.sums * 257, self.squares * 257**2)
+
+
+class RunningMeanImage:
+    """Sums of integer images in the making. A second size, or too large a one, ends it for good.
+
+    Images wait until a few megabytes have come: where sizes differ that shows before anything was summed.
+    """
+
+    def __init__(self) -> None:
+        self._count: NDArray[np.int64] = np.array(0, np.int64)
+        self._sums: NDArray[np.int64] | None = None
+        self._squares: NDArray[np.int64] | None = None
+        self._shape: tuple[int, ...] | None = None
+        self._given_up = False
+        self._waiting: list[tuple[NDArray[Any], NDArray[np.bool_] | None]] = []
+        self._bytes = 0
+
+    def add(self, images: NDArray[Any], valid: NDArray[np.bool_] | None) -> None:
+        """Add N×H×W×C pixels and their validity; the arrays must not change afterwards."""
+        self._shape = self._shape or images.shape[1:]
+        if self._given_up or images.shape[1:] != self._shape or images[0].size > LARGEST:
+            self._given_up, self._sums, self._squares = True, None, None
+            self._waiting.clear()
+            return
+        self._waiting.append((images, valid))
+        self._bytes += images.nbytes
+        if self._bytes > _WAITING_BYTES:
+            self._sum()
+
+    def value(self) -> IntegerMeanImage | None:
+        """The sums so far; None when the images differ in size or are too large."""
+        self._sum()
+        if self._sums is None or self._squares is None or self._shape is None:
+            return None
+        return IntegerMeanImage(self._count, self._sums.reshape(self._shape), self._squares.reshape(self._shape))
+
+    def _sum(self) -> None:
+        for images, valid in self._waiting:
+            n = len(images)
+            if self._sums is None or self._squares is None:
+                self._sums, self._squares = np.zeros((2, images[0].size), np.int64)
+            if valid is not None:
+                images = np.where(valid, images, 0).astype(images.dtype)
+            self._count = np.asarray(self._count + (n if valid is None else valid.sum(axis=0, dtype=np.int64)))
+            lane = np.empty(0, np.uint32 if images.dtype == np.uint8 else np.uint64)
+            rows = images.reshape(n, -1)
+            for start in range(0, n, _LANE_IMAGES):
+                kernels.add_to_mean_image(rows[start : start + _LANE_IMAGES], self._sums, self._squares, lane)
+        self._waiting.clear()
+        self._bytes = 0
 
 
 @dataclass(frozen=True, eq=False)
