@@ -86,7 +86,7 @@ class Lines:
 class Swatches:
     """Rows of colours (0…1, RGB) from one end of an axis to the other, each row with its label."""
 
-    rows: tuple[tuple[str, tuple[tuple[float, float, float], ...]], ...]
+    rows: tuple[tuple[str, tuple[tuple[float, ...], ...]], ...]
     caption: str
 
 

@@ -8,7 +8,7 @@ from firstlight.report.scan_page import Sample, data_sections, footer
 from firstlight.statistics import Statistics
 
 if TYPE_CHECKING:
-    from firstlight.initialize import InitReport
+    from firstlight.initialization import InitReport
     from firstlight.probe import Measurements
     from firstlight.recipe import Recipe
 

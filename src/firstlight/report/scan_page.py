@@ -215,7 +215,7 @@ def _covariance(s: Statistics) -> list[Block]:
         )
         blocks.append(
             Swatches(strips, "From two standard deviations below the mean colour to two above, along each axis.")
-        )  # type: ignore[arg-type]
+        )
     return blocks
 
 

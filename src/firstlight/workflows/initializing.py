@@ -10,7 +10,7 @@ from firstlight import __version__
 from firstlight._files import write_atomically
 from firstlight.errors import FirstlightError
 from firstlight.graph import Graph, trace
-from firstlight.initialize import InitReport, apply, kaiming
+from firstlight.initialization import InitReport, apply, kaiming
 
 _SCHEMES = {"kaiming": kaiming}
 

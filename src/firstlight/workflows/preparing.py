@@ -17,7 +17,7 @@ from firstlight._typing import Progress
 from firstlight.engines import Observer
 from firstlight.errors import FirstlightError
 from firstlight.graph import Graph, trace
-from firstlight.initialize import InitReport
+from firstlight.initialization import InitReport
 from firstlight.models import open_model, small_cnn
 from firstlight.probe import Measurements, probe
 from firstlight.recipe import Recipe

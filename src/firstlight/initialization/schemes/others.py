@@ -8,7 +8,7 @@ import math
 from firstlight.graph import Graph, Node
 from firstlight.graph.vocabulary import CONVOLUTION, JOIN, NORMALIZATION, RECURRENT, TRANSPOSED
 from firstlight.graph.walk import uses
-from firstlight.initialize.plan import Decision
+from firstlight.initialization.plan import Decision
 
 EMBEDDING_STD = 0.02
 LAYER_SCALE = 1e-5

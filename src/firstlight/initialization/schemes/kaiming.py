@@ -8,9 +8,9 @@ for ReLU). Both together leave the size of the signal alone when ``Var[w] = gain
 import math
 
 from firstlight.graph import Fan, Graph, fans
-from firstlight.initialize.gain import GATES, gain
-from firstlight.initialize.plan import Decision, Plan
-from firstlight.initialize.schemes.others import EMBEDDING_STD, decide, normal
+from firstlight.initialization.gain import GATES, gain
+from firstlight.initialization.plan import Decision, Plan
+from firstlight.initialization.schemes.others import EMBEDDING_STD, decide, normal
 
 
 def kaiming(graph: Graph) -> Plan:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from firstlight.errors import FirstlightError
-from firstlight.initialize.plan import Decision, Plan, table
+from firstlight.initialization.plan import Decision, Plan, table
 
 
 @dataclass(frozen=True, slots=True)

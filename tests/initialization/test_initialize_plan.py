@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from firstlight.errors import FirstlightError
 from firstlight.graph import Activation, trace
-from firstlight.initialize import InitReport, Plan, apply, kaiming
-from firstlight.initialize.gain import gain
+from firstlight.initialization import InitReport, Plan, apply, kaiming
+from firstlight.initialization.gain import gain
 from firstlight.models import small_cnn
 
 
