@@ -103,9 +103,10 @@ def arrays(rounds: int) -> None:
 
 def memory(root: Path) -> None:
     print("\nPeak memory of a scan (resident, whole process)")
+    # VmHWM, not getrusage: its maximum survives exec and would show the parent's size.
     code = (
-        "import json, resource, sys, firstlight as fl; fl.scan(json.load(open(sys.argv[1])), all_splits=True); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import json, sys, firstlight as fl; fl.scan(json.load(open(sys.argv[1])), all_splits=True); "
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
     found = sorted(str(p) for p in root.rglob("*") if p.suffix == ".jpg")
     peaks = {}

@@ -16,20 +16,19 @@ class Folder(Source):
 
     def __init__(self, root: Path, location: str) -> None:
         self.location = location
-        start = len(os.path.join(root, ""))
-        paths = {path[start:].replace(os.sep, "/"): path for path in _walk(os.fspath(root))}
-        found = sorted(filter(is_image, paths))
-        self.skipped = len(paths) - len(found)
-        self.names = [printable(name) for name in found]
-        self._paths = [paths[name] for name in found]
+        self._root = os.path.join(root, "")
+        files = [path[len(self._root) :].replace(os.sep, "/") for path in _walk(os.fspath(root))]
+        self._files = sorted(filter(is_image, files))
+        self.skipped = len(files) - len(self._files)
+        self.names = [printable(name) for name in self._files]
 
     def read(self, index: int) -> bytes:
         """The bytes of one file."""
-        return _read(self._paths[index])
+        return _read(self._root + self._files[index])
 
     def stamp(self) -> str:
         """Names, sizes and modification times."""
-        return _stamp(self._paths)
+        return _stamp([self._root + name for name in self._files])
 
 
 class FileList(Source):

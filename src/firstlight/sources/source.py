@@ -166,8 +166,10 @@ def _block(source: Source, indices: Sequence[int]) -> Block:
 
 def digest(parts: Sequence[str]) -> str:
     """A short hash of a sequence of strings."""
-    text = "\0".join(parts).encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+    h = hashlib.blake2b(digest_size=16)
+    for start in range(0, len(parts), 4096):
+        h.update("\0".join(parts[start : start + 4096]).encode("utf-8", "surrogatepass") + b"\0")
+    return h.hexdigest()
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
@@ -179,7 +181,11 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
 
 def printable(name: str) -> str:
     """A file name as valid Unicode: bytes that are not UTF-8 become \\xNN."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return name
 
 
 def is_image(name: str) -> bool:

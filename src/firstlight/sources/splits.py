@@ -21,16 +21,14 @@ def splits_of(source: Source) -> dict[str, list[int]]:
     and Parquet files (``train-00000-of-00002.parquet#7``). One such name alone means nothing: there are
     classes called "train".
     """
-    parts = [name.split("/") for name in source.names]
-    for depth in range(max((len(p) for p in parts), default=0)):
-        found: dict[str, list[int]] = {}
-        for index, path in enumerate(parts):
+    found: dict[int, dict[str, list[int]]] = {}
+    for index, name in enumerate(source.names):
+        path = name.split("/")
+        for depth in range(len(path)):
             split = _split_at(path, depth)
             if split is not None:
-                found.setdefault(split, []).append(index)
-        if len(found) > 1:
-            return found
-    return {}
+                found.setdefault(depth, {}).setdefault(split, []).append(index)
+    return next((found[depth] for depth in sorted(found) if len(found[depth]) > 1), {})
 
 
 def guard(source: Source, split: str | None, all_splits: bool, call: str) -> tuple[Source, str]:

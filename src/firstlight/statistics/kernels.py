@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 # Pixels in one step of the byte kernel. Their products then fill whole vector registers.
-_ROW = 32
+_ROW = 16
 
 # Rows that a 32-bit lane can add before it could overflow: 2³² / 255².
 _ROWS_PER_FLUSH = 66_051
@@ -98,10 +98,12 @@ def _byte_kernel(channels: int) -> Callable[..., None]:
 def _flush(lanes, products):  # type: ignore[no-untyped-def]
     """Move what the lanes C×W hold (row d: pairs at distance d) to products C×C."""
     channels = lanes.shape[0]
-    for j in range(lanes.shape[1]):
-        c = j % channels
-        for d in range(1, channels - c):
-            products[c, c + d] += np.int64(lanes[d, j])
+    for d in range(1, channels):
+        for c in range(channels - d):
+            total = np.int64(0)
+            for j in range(c, lanes.shape[1], channels):
+                total += np.int64(lanes[d, j])
+            products[c, c + d] += total
     lanes[:] = 0
 
 
@@ -109,11 +111,15 @@ def _flush(lanes, products):  # type: ignore[no-untyped-def]
 def _close(local, counts, sums, products):  # type: ignore[no-untyped-def]
     """Move an image's own tables 2×C×256 to counts C×256, and its Σx and Σx² to sums C and products C×C."""
     for c in range(local.shape[1]):
+        s = np.int64(0)
+        q = np.int64(0)
         for v in range(256):
             n = np.int64(local[0, c, v]) + np.int64(local[1, c, v])
             counts[c, v] += n
-            sums[c] += n * v
-            products[c, c] += n * v * v
+            s += n * v
+            q += n * (v * v)
+        sums[c] += s
+        products[c, c] += q
 
 
 @njit(nogil=True, cache=True)
