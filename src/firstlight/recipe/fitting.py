@@ -22,7 +22,7 @@ def fit(
     over: str = "pixels",
     size: int = 5,
     rank: int | None = None,
-    passes: int = 2,
+    passes: int = 3,
     seed: int = 0,
     resize: int | tuple[int, int] | None = None,
     crop: int | tuple[int, int] | None = None,

@@ -174,3 +174,15 @@ def value_range(values: NDArray[Any]) -> tuple[float, float]:
         return (0.0, float(values.flat[0]))
     low, high = np.fmin.reduce(values, axis=None), np.fmax.reduce(values, axis=None)
     return (float(low), float(high)) if low <= high else (0.0, 0.0)
+
+
+def fitted_on(stats: "Statistics | Vectors | LowRank") -> str:
+    """Where constants come from, for people."""
+    if isinstance(stats, Vectors):
+        return f"{stats.images:,} images" + (f", {stats.count:,} patches" if stats.over == "patches" else "")
+    if isinstance(stats, LowRank):
+        rank = len(stats.values)
+        return f"{stats.images:,} images, rank {rank} with at least {stats.captured:.4%} of the variance"
+    origin = stats.provenance
+    parts = [f"{stats.count:,} images", origin.split and f"split {origin.split}", origin.sample]
+    return ", ".join(part for part in parts if part)

@@ -68,10 +68,9 @@ class Scale(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """N×C×H×W of any type → the type of the buffers."""
-        pixels = images.to(self.shift.dtype)
         if images.is_floating_point():
-            return (pixels - self.shift) * self.factor
-        return (pixels - self.raw_shift) * self.raw_factor
+            return (images.to(self.shift.dtype) - self.shift) * self.factor
+        return images.to(self.shift.dtype).sub_(self.raw_shift).mul_(self.raw_factor)  # a copy of ours: in place
 
 
 class MixChannels(nn.Module):

@@ -10,9 +10,9 @@ import numpy as np
 
 from firstlight.errors import FirstlightError
 from firstlight.recipe import apply, files, presets, whitening
-from firstlight.recipe.inputs import Input, value_range
+from firstlight.recipe.inputs import Input, fitted_on, value_range
 from firstlight.recipe.inverse import Inverse
-from firstlight.recipe.steps import KINDS, Shape, Step
+from firstlight.recipe.steps import Shape, Step, step_from_dict
 from firstlight.statistics.sketch import LowRank
 from firstlight.statistics.vectors import Vectors
 
@@ -142,7 +142,7 @@ class Recipe:
 
     @classmethod
     def _of(cls, name: str, stats: "Statistics | Vectors | LowRank", steps: Sequence[Step]) -> "Recipe":
-        return cls(name, Input.of(stats), tuple(steps), _fitted_on(stats))
+        return cls(name, Input.of(stats), tuple(steps), fitted_on(stats))
 
     # ---- what it does -----------------------------------------------------------------------------------
 
@@ -294,9 +294,7 @@ class Recipe:
     def output_shape(self) -> Shape:
         """Height, width and channels of a result; None where the input decides."""
         height, width = self.size or (None, None)
-        return self._shape((height, width, self.input.channels))
-
-    def _shape(self, shape: Shape) -> Shape:
+        shape: Shape = (height, width, self.input.channels)
         for step in self.steps:
             shape = step.shape(shape)
         return shape
@@ -395,22 +393,5 @@ class Recipe:
     def from_dict(cls, value: dict[str, Any]) -> "Recipe":
         """The inverse of `to_dict`."""
         known = {field.name: value["input"][field.name] for field in fields(Input)}
-        steps = tuple(_step(step) for step in value["steps"])
+        steps = tuple(step_from_dict(step) for step in value["steps"])
         return cls(value["name"], Input(**known), steps, value["fitted_on"])
-
-
-def _step(value: dict[str, Any]) -> Step:
-    if value["step"] not in KINDS:
-        raise ValueError(f"there is no step {value['step']!r}")
-    return KINDS[value["step"]](**{name: item for name, item in value.items() if name != "step"})
-
-
-def _fitted_on(stats: "Statistics | Vectors | LowRank") -> str:
-    if isinstance(stats, Vectors):
-        return f"{stats.images:,} images" + (f", {stats.count:,} patches" if stats.over == "patches" else "")
-    if isinstance(stats, LowRank):
-        rank = len(stats.values)
-        return f"{stats.images:,} images, rank {rank} with at least {stats.captured:.4%} of the variance"
-    origin = stats.provenance
-    parts = [f"{stats.count:,} images", origin.split and f"split {origin.split}", origin.sample]
-    return ", ".join(part for part in parts if part)

@@ -209,6 +209,17 @@ class Channels(Step):
         return f"mix channels by a {outputs}×{inputs} matrix" + (f" [{rows}]" if inputs <= 4 else "")
 
 
+def step_from_dict(value: dict[str, Any]) -> Step:
+    """The inverse of `Step.to_dict`.
+
+    Raises:
+        ValueError: there is no such step.
+    """
+    if value["step"] not in KINDS:
+        raise ValueError(f"there is no step {value['step']!r}")
+    return KINDS[value["step"]](**{name: item for name, item in value.items() if name != "step"})
+
+
 def frozen_array(value: ArrayLike, dimensions: Sequence[int], name: str, dtype: Any = np.float64) -> NDArray[Any]:
     """A read-only copy of `value` as finite floats.
 
