@@ -23,6 +23,8 @@ PRESETS = {
     "pca": Recipe.pca,
     "pca2": lambda stats: Recipe.pca(stats, components=2, whiten=True),
     "zca": Recipe.zca,
+    "turned": lambda stats: Recipe.resnet(stats).then(Reorder((1, 2, 0))),
+    "turned-first": lambda stats: Recipe.zca(stats).then(Reorder((2, 0, 1))),
     "caffe": lambda stats: Recipe.alexnet(stats).then(Reorder((2, 1, 0)), Divide(stats.std)),
     "image-then-mix": lambda stats: Recipe.alexnet(stats).then(Divide(stats.std_image + 0.1), Channels(np.eye(3)[:2])),
 }
