@@ -472,6 +472,8 @@ class TestDamage:
             stats = fl.scan(tmp_path / "a.zip")
             assert stats.count + len(stats.quarantine) == 13
             assert len(stats.quarantine) <= 1
+            if method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                assert all(reason.startswith("damaged in the archive: ") for _, reason in stats.quarantine)
             lost += len(stats.quarantine)
         assert lost > 15
 
