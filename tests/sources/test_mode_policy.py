@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 
 import firstlight as fl
-from corpus import encoded, photo, tiff
+from corpus import encoded, photo, png_chunk, tiff
 from firstlight.sources import Policy, Unreadable, decode
 
 RGB = photo()
@@ -120,6 +120,30 @@ def test_orientation_is_as_stored_unless_asked_for(tag: int) -> None:
     np.testing.assert_array_equal(turned.pixels, np.array(ImageOps.exif_transpose(stored)))
     assert turned.size == RGB.shape[:2]
     assert turned.remarks == (() if tag == 1 else ("EXIF orientation applied",))
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+@pytest.mark.parametrize("kind", ["8-bit TIFF", "16-bit TIFF", "big-endian TIFF", "16-bit PNG"])
+def test_tiff_and_deep_png_are_turned_like_a_jpeg(kind: str, tag: int) -> None:
+    # Pillow turns a TIFF without being asked, tifffile and imagecodecs never do.
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    stored = RGB if kind == "8-bit TIFF" else RGB.astype(np.uint16) * 257
+    if kind == "8-bit TIFF":
+        data = encoded(RGB, "TIFF", exif=exif)
+    elif kind == "16-bit PNG":
+        data = imagecodecs.png_encode(stored)
+        data = data[:33] + png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + data[33:]
+    else:
+        data = tiff(stored, byteorder=">" if "big" in kind else "<", extratags=[(274, "H", 1, tag, True)])
+    np.testing.assert_array_equal(decode(data, Policy()).pixels, stored)
+    picture = decode(data, Policy(orientation=True))
+    image = Image.fromarray(RGB)
+    image.getexif()[0x0112] = tag
+    turned = np.array(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(picture.pixels, turned if kind == "8-bit TIFF" else turned.astype(np.uint16) * 257)
+    assert picture.size == RGB.shape[:2]
+    assert picture.remarks == (() if tag == 1 else ("EXIF orientation applied",))
 
 
 def test_a_png_is_turned_like_a_jpeg() -> None:

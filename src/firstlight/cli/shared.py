@@ -43,6 +43,7 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--workers", type=click.IntRange(min=1), help="Threads; never changes the result. [default: all cores]"
         ),
+        click.option("--engine", default="local", show_default=True, help="local (threads) or ray (a cluster)."),
     ]
     for option in reversed(options):
         command = option(command)

@@ -1,7 +1,10 @@
-"""Who counts the blocks: threads of this machine. The answer never depends on how many."""
+"""Who counts the blocks: threads of this machine or a Ray cluster. The answer never depends on it."""
 
+from firstlight.engines import local, ray
 from firstlight.engines.checkpoint import Checkpoint as Checkpoint
-from firstlight.engines.local import run as run
 from firstlight.engines.observer import Family as Family
 from firstlight.engines.observer import Masks as Masks
 from firstlight.engines.observer import Observer as Observer
+
+ENGINES = {"local": local.run, "ray": ray.run}
+"""By name: (work, blocks, workers) → tallies in the order of the blocks."""

@@ -7,6 +7,7 @@ from firstlight.sources.picture import Picture as Picture
 from firstlight.sources.picture import Policy as Policy
 from firstlight.sources.picture import Unreadable as Unreadable
 from firstlight.sources.source import Block as Block
+from firstlight.sources.source import Reader as Reader
 from firstlight.sources.source import Source as Source
 from firstlight.sources.source import Stream as Stream
 from firstlight.sources.source import Subset as Subset

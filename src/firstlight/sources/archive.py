@@ -21,6 +21,7 @@ class ZipArchive(Source):
     kind = "zip archive"
 
     def __init__(self, file: IO[bytes] | str, location: str) -> None:
+        self._arguments = (file, location)
         self.location = location
         self._zip = zipfile.ZipFile(file)
         self._file = file
@@ -55,6 +56,7 @@ class TarArchive(Source):
     """
 
     def __init__(self, paths: Sequence[str], location: str) -> None:
+        self._arguments = (paths, location)
         self.kind = "tar archive" if len(paths) == 1 else f"{len(paths)} tar shards"
         self.location = location
         self._shards: list[_Shard] = []

@@ -76,6 +76,7 @@ class TorchDataset(Source):
     kind = "dataset"
 
     def __init__(self, dataset: Any, location: str) -> None:
+        self._arguments = (dataset, location)
         self.location = location
         self._dataset = dataset
         self._lock = threading.Lock()

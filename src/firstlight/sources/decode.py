@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from firstlight.sources import tiff
+from firstlight.sources import geo, tiff
 from firstlight.sources.picture import (
     ORIENTATION_TAG,
     Picture,
@@ -28,6 +28,7 @@ from firstlight.sources.picture import (
     excluding,
     from_array,
     from_pillow,
+    turned,
     with_alpha,
 )
 
@@ -95,11 +96,14 @@ def _decode_bytes(data: bytes, policy: Policy) -> Picture:
     if data.startswith(b"\xff\xd8\xff"):
         return _decode_jpeg(data, policy)
     if data.startswith(b"\x89PNG\r\n\x1a\n") and data[24:25] == b"\x10":
-        return _decode_deep(data, "png", policy)
+        picture = _decode_deep(data, "png", policy)
+        return turned(picture, _exif_orientation(data)) if policy.orientation else picture
     if data.startswith(_JPEG2000):
         return _decode_deep(data, "jpeg2k", policy)
     if data.startswith(_TIFF):
         return tiff.decode(data, policy)
+    if data.startswith(geo.MAGIC):
+        return geo.decode(data, policy)
     if data.startswith(b"\x93NUMPY"):
         return from_array(np.load(io.BytesIO(data), allow_pickle=False), policy)
     if not any(data):

@@ -21,6 +21,7 @@ class Parquet(Source):
     KEEP = 4
 
     def __init__(self, paths: Sequence[str], location: str, key: str | None) -> None:
+        self._arguments = (paths, location, key)
         pq = require("pyarrow.parquet", extra="parquet")
         self.kind = "Parquet file" if len(paths) == 1 else f"{len(paths)} Parquet files"
         self.location = location

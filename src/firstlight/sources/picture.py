@@ -1,5 +1,6 @@
 """A decoded image, and the one rule for what its stored mode becomes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,17 @@ MAX_PIXELS = 178_956_970
 """Height × width above which a file is taken for a decompression bomb (the limit of Pillow)."""
 
 ORIENTATION_TAG = 0x0112
+
+
+_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels, 1),
+}
 
 
 class Unreadable(Exception):
@@ -147,6 +159,16 @@ def excluding(picture: Picture, nodata: float | None) -> Picture:
     present = picture.pixels != nodata
     valid = present if picture.valid is None else picture.valid & present
     return Picture(picture.pixels, picture.mode, picture.size, valid, picture.remarks)
+
+
+def turned(picture: Picture, orientation: int) -> Picture:
+    """The picture as a viewer shows it that heeds its EXIF orientation (2 to 8; anything else leaves it)."""
+    turn = _TURNS.get(orientation)
+    if turn is None:
+        return picture
+    valid = None if picture.valid is None else turn(picture.valid)
+    remarks = (*picture.remarks, "EXIF orientation applied")
+    return Picture(np.ascontiguousarray(turn(picture.pixels)), picture.mode, picture.size, valid, remarks)
 
 
 def _transposed(image: Image.Image) -> Image.Image:

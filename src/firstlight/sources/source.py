@@ -90,6 +90,11 @@ class Source(ABC):
     def close(self) -> None:  # noqa: B027 - most sources hold nothing open
         """Release files. A closed source is not read again."""
 
+    def __reduce__(self) -> Any:
+        """In another process a source that holds open files or locks is opened anew from its arguments."""
+        arguments = getattr(self, "_arguments", None)
+        return super().__reduce__() if arguments is None else (type(self), arguments)
+
     def __repr__(self) -> str:
         return f"{self.kind} {self.location!r} with {len(self):,} images"
 
@@ -141,7 +146,7 @@ class Stream(Source):
         return f"{self.kind} {self.location!r}"
 
 
-class _Reader(Sequence[Any]):
+class Reader(Sequence[Any]):
     """The samples of a block, read when they are asked for."""
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
@@ -161,7 +166,7 @@ class _Reader(Sequence[Any]):
 
 
 def _block(source: Source, indices: Sequence[int]) -> Block:
-    return Block([source.names[i] for i in indices], _Reader(source, indices))
+    return Block([source.names[i] for i in indices], Reader(source, indices))
 
 
 def digest(parts: Sequence[str]) -> str:

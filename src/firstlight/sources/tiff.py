@@ -9,6 +9,7 @@ import tifffile
 from PIL import Image
 
 from firstlight.sources.picture import (
+    ORIENTATION_TAG,
     Picture,
     Policy,
     Unreadable,
@@ -16,6 +17,7 @@ from firstlight.sources.picture import (
     excluding,
     from_array,
     from_pillow,
+    turned,
     with_alpha,
 )
 
@@ -32,14 +34,20 @@ def decode(data: bytes, policy: Policy) -> Picture:
         check_size(page.imagelength, page.imagewidth)
         remarks = ("several pages: only the first is counted",) if len(file.pages) > 1 else ()
         nodata = _declared_nodata(page)
+        tag = page.tags.get(ORIENTATION_TAG)
+        orientation = 1 if tag is None else tag.value
         if nodata is None and _is_photograph(page):
+            if orientation != 1:  # Pillow would turn a TIFF without being asked
+                upright = (1).to_bytes(2, "little" if file.byteorder == "<" else "big")
+                data = data[: tag.valueoffset] + upright + data[tag.valueoffset + 2 :]
             with Image.open(io.BytesIO(data)) as image:
                 picture = from_pillow(image, policy)
         else:
             picture = excluding(_decode_raster(page, policy), nodata)
     # Pillow calls a TIFF of several pages animated; one remark is enough.
     kept = tuple(r for r in picture.remarks if not (remarks and r.startswith("animated")))
-    return Picture(picture.pixels, picture.mode, picture.size, picture.valid, remarks + kept)
+    picture = Picture(picture.pixels, picture.mode, picture.size, picture.valid, remarks + kept)
+    return turned(picture, orientation) if policy.orientation else picture
 
 
 def _is_photograph(page: Any) -> bool:

@@ -96,6 +96,7 @@ def prepare(
     batch: int = 64,
     seed: int = 0,
     workers: int | None = None,
+    engine: str = "local",
     progress: Progress | None = None,
 ) -> Prepared:
     """Scan the images, derive a ResNet-style recipe, initialize the network, and send a real batch through it.
@@ -110,7 +111,7 @@ def prepare(
         split, all_splits: see `scan`.
         batch: images in the forward and backward pass.
         seed: chooses those images and draws the weights.
-        workers: threads of the scan.
+        workers, engine: see `scan`.
         progress: called with (images done, images in all).
 
     Raises:
@@ -136,6 +137,7 @@ def prepare(
         resample=resample,
         all_splits=True,
         workers=workers,
+        engine=engine,
         progress=progress,
     )
     statistics = _with_split(statistics, split_name)

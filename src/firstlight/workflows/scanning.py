@@ -15,7 +15,7 @@ from PIL import ImageFile
 
 from firstlight import __version__
 from firstlight._typing import Progress
-from firstlight.engines import Checkpoint, Family, Masks, Observer, run
+from firstlight.engines import ENGINES, Checkpoint, Family, Masks, Observer
 from firstlight.errors import FirstlightError
 from firstlight.sources import Block, Policy, Source, Stream, Transform, decoder_versions, guard, open_source
 from firstlight.statistics import Provenance, Statistics, Tally
@@ -41,6 +41,7 @@ def scan(
     masks: Any = None,
     key: str | None = None,
     workers: int | None = None,
+    engine: str = "local",
     checkpoint: str | os.PathLike[str] | None = None,
     restart: bool = False,
     progress: Progress | None = None,
@@ -63,6 +64,8 @@ def scan(
         masks: a second source with a mask per image, by name; zero leaves a pixel out.
         key: which array of a .npz, which column of a Parquet file.
         workers: threads; by default one per available core. Never changes the result.
+        engine: "local", threads of this machine, or "ray", the cluster Ray is initialized for (extra ``ray``), which
+            starts one of `workers` processes when there is none. Never changes the result either.
         checkpoint: file that keeps finished blocks while the scan runs; the same call goes on from it.
         restart: forget an existing checkpoint.
         progress: called with (images done, images in all or None).
@@ -77,7 +80,11 @@ def scan(
     plan = _Plan(sample, tolerance, seed)
     policy = Policy(_checked_alpha(alpha), orientation, nodata)
     transform = Transform(resize, crop, resample)
-    threads = _checked_workers(workers)
+    processors = _checked_workers(workers)
+    if engine not in ENGINES:
+        raise FirstlightError(
+            f"there is no engine {engine!r}", f"choose one of {', '.join(ENGINES)}", slug="no-such-engine"
+        )
     with _open(source, key) as opened, nullcontext() if masks is None else _open(masks) as mask_source:
         call = f"scan({opened.location!r})"
         chosen, split_name = guard(opened, split, all_splits, call)
@@ -90,8 +97,8 @@ def scan(
             store = Checkpoint(checkpoint, scan_key)
             if restart:
                 store.remove()
-        with _strict_pillow():
-            tally, stopped = _fold(chosen, observer, plan, threads, store, progress, call)
+        with _strict_and_quiet():
+            tally, stopped = _fold(chosen, observer, plan, (engine, processors), store, progress, call)
         if store is not None:
             store.remove()
         _refuse_mostly_bad(tally, call)
@@ -110,7 +117,7 @@ def _open(source: Any, key: str | None = None) -> Iterator[Source]:
 
 
 @contextmanager
-def _strict_pillow() -> Iterator[None]:
+def _strict_and_quiet() -> Iterator[None]:
     """Pillow refuses truncated files, whatever the program told it before, and keeps its warnings to itself.
 
     It warns of files that it goes on to refuse, and of large ones; `sources.picture` checks sizes.
@@ -119,6 +126,7 @@ def _strict_pillow() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.filterwarnings("ignore", message="Dataset has no geotransform")  # pixels need no place on earth
             yield
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
@@ -186,20 +194,26 @@ def _fold(
     source: Source,
     observer: Observer,
     plan: _Plan,
-    workers: int,
+    engine: tuple[str, int],
     store: Checkpoint | None,
     progress: Progress | None,
     call: str,
 ) -> tuple[Tally, bool]:
-    """The tally of all blocks, merged in order, and whether the tolerance stopped it early."""
+    """The tally of all blocks, merged in order, and whether the tolerance stopped it early.
+
+    Args:
+        engine: its name and how many workers it may use.
+    """
+    run, workers = ENGINES[engine[0]], engine[1]
     order = plan.order(source, call)
     total = None if isinstance(source, Stream) else len(source) if order is None else len(order)
     size = 64 if total is None else source.block_size(total)
     if plan.tolerance is not None:
         size = min(size, 64)
     blocks, observer, threads = _with_first(source.blocks(size, order), observer, workers)
+    workers = threads if engine[0] == "local" else workers
     done, tally = (0, Tally()) if store is None else store.load()
-    tallies = run(observer, islice(blocks, done, None), threads)
+    tallies = run(observer, islice(blocks, done, None), workers)
     try:
         if progress:
             progress(tally.count + len(tally.quarantine), total)
