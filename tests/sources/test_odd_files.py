@@ -139,6 +139,20 @@ class TestFolders:
         (root / "closed").chmod(0o700)
         assert refusal.value.slug == "unreadable-folder"
 
+    def test_a_folder_that_cannot_be_listed_is_named(self, written, monkeypatch: pytest.MonkeyPatch) -> None:
+        root = written({"a.png": GOOD, "closed/c.png": GOOD})
+        real = os.scandir
+
+        def scandir(path: str) -> object:
+            if path.endswith("closed"):
+                raise PermissionError(13, "Permission denied")
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        with pytest.raises(fl.FirstlightError, match="closed' cannot be listed: Permission denied") as refusal:
+            fl.scan(root)
+        assert refusal.value.slug == "unreadable-folder"
+
     @pytest.mark.skipif(sys.platform != "linux", reason="needs a file system that takes any bytes")
     def test_a_name_that_is_not_utf8_stays_printable(self, written) -> None:
         root = written({"a.png": GOOD})
