@@ -94,6 +94,7 @@ def _low_rank(batches: Callable[[], Iterator[NDArray[Any]]], rank: int, passes: 
 def _batches(blocks: Any, transform: Transform) -> Iterator[NDArray[Any]]:
     """Decoded and transformed images in batches of one size, kind and number of channels."""
     pending: list[NDArray[Any]] = []
+    held = 0
     for block in blocks:
         for sample in block.samples:
             try:
@@ -102,9 +103,10 @@ def _batches(blocks: Any, transform: Transform) -> Iterator[NDArray[Any]]:
                 continue
             pixels = picture.pixels
             new = pending and (pixels.shape, pixels.dtype) != (pending[0].shape, pending[0].dtype)
-            if new or sum(image.nbytes for image in pending) >= _BATCH_BYTES:
+            if new or held >= _BATCH_BYTES:
                 yield np.stack(pending)
-                pending = []
+                pending, held = [], 0
             pending.append(pixels)
+            held += pixels.nbytes
     if pending:
         yield np.stack(pending)

@@ -153,7 +153,7 @@ class LowRankSketch:
             part = rows[:, band].astype(lane) / lane(scale) - lane(middle)
             projected += part @ self.start[band]
             self.sums[band] += part.sum(axis=0, dtype=np.float64)
-            self.squares[band] += np.einsum("nd,nd->d", part, part, dtype=np.float64)
+            self.squares[band] += (part * part).sum(axis=0, dtype=np.float64)
         projected_lane = projected.astype(lane)
         for band in _bands(len(self.start)):
             part = rows[:, band].astype(lane) / lane(scale) - lane(middle)
