@@ -15,17 +15,19 @@ _HOME = {
     "open_source": "firstlight.sources",
     "scan": "firstlight.workflows",
     "Recipe": "firstlight.recipe",
+    "audit": "firstlight.recipe",
     "trace": "firstlight.graph",
     "initialize": "firstlight.workflows",
     "prepare": "firstlight.workflows",
 }
 
-__all__ = ["FirstlightError", "Recipe", "Statistics", "initialize", "open_source", "prepare", "scan", "trace"]
+__all__ = ["FirstlightError", "Recipe", "Statistics", "audit", "initialize", "open_source", "prepare", "scan", "trace"]
 
 if TYPE_CHECKING:
     from firstlight.errors import FirstlightError as FirstlightError
     from firstlight.graph import trace as trace
     from firstlight.recipe import Recipe as Recipe
+    from firstlight.recipe import audit as audit
     from firstlight.sources import open_source as open_source
     from firstlight.statistics import Statistics as Statistics
     from firstlight.workflows import initialize as initialize

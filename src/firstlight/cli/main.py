@@ -13,6 +13,9 @@ from firstlight.errors import FirstlightError
 _COMMANDS = {
     "prepare": "Images and a network: statistics, recipe, weights and one page. The main job.",
     "scan": "Exact statistics of a source of images.",
+    "recipe": "A preprocessing recipe from statistics.",
+    "export": "A recipe in the form that another tool reads.",
+    "audit": "Are these constants right for this data?",
     "init": "Initialize a network from its graph and say why each weight starts as it does.",
 }
 

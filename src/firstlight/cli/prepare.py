@@ -1,12 +1,11 @@
 """``firstlight prepare [SOURCE] [MODEL]``."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from firstlight.cli.shared import image_options, progress_bar
+from firstlight.cli.shared import image_options, print_json, progress_bar
 
 
 @click.command("prepare")
@@ -34,7 +33,7 @@ def command(source: str, model: str | None, output: Path, as_json: bool, **optio
     with progress_bar("Scanning") as progress:
         result = prepare(source, model, output, progress=progress, **options)
     if as_json:
-        click.echo(json.dumps(result.to_dict(), indent=1))
+        print_json(result.to_dict())
         return 0
     from rich.console import Console
 

@@ -1,12 +1,11 @@
 """``firstlight scan SOURCE``."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from firstlight.cli.shared import image_options, progress_bar
+from firstlight.cli.shared import image_options, print_json, progress_bar
 
 
 @click.command("scan")
@@ -65,7 +64,7 @@ def command(source: str, output: Path, page: bool, exif: bool, strict: bool, as_
             "quarantine": [list(entry) for entry in statistics.quarantine],
             "files": [str(path) for path in written],
         }
-        click.echo(json.dumps(value, indent=1, allow_nan=False))
+        print_json(value)
     else:
         _print(document, written, str(opened))
     opened.close()

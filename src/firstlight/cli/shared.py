@@ -1,5 +1,6 @@
 """What several commands share: options, progress, size arguments."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,6 +49,11 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def print_json(value: Any) -> None:
+    """A result on standard output as JSON, which has no word for nan."""
+    click.echo(json.dumps(value, indent=1, allow_nan=False))
 
 
 class _Rate(ProgressColumn):
