@@ -42,6 +42,7 @@ def command(source: str, output: Path, page: bool, exif: bool, strict: bool, as_
     from firstlight.sources import Policy, Transform, guard, open_source
     from firstlight.workflows import scan
     from firstlight.workflows.samples import sample_images
+    from firstlight.workflows.views import recipe_views
 
     opened = open_source(source, key=options.pop("key"))
     checkpoint = output.with_name(output.name + ".partial")
@@ -52,7 +53,8 @@ def command(source: str, output: Path, page: bool, exif: bool, strict: bool, as_
     chosen, _ = guard(opened, options["split"], options["all_splits"], "scan")
     transform = Transform(options["resize"], options["crop"], options["resample"])
     observer = Observer(Policy(options["alpha"], exif, options["nodata"]), transform)
-    document = scan_document(statistics, sample_images(chosen, observer, 12, options["seed"]) if page else ())
+    samples = sample_images(chosen, observer, 12, options["seed"]) if page else []
+    document = scan_document(statistics, samples, recipe_views(statistics, samples))
     if page:
         written.append(output.with_suffix(".html"))
         write_atomically(written[-1], to_html(document))

@@ -3,5 +3,7 @@
 from firstlight.report.document import Document as Document
 from firstlight.report.html import to_html as to_html
 from firstlight.report.prepare_page import prepare_document as prepare_document
+from firstlight.report.recipe_page import RecipeViews as RecipeViews
+from firstlight.report.recipe_page import recipe_section as recipe_section
 from firstlight.report.scan_page import Sample as Sample
 from firstlight.report.scan_page import scan_document as scan_document

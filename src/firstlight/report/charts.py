@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from firstlight.report.document import Bars, Lines, Swatches, number
+from firstlight.report.document import Bars, Clouds, Lines, Swatches, number
 
 _PANEL_W, _PANEL_H = 260, 120
 _LINES_W, _LINES_H = 860, 300
@@ -67,7 +67,7 @@ def lines(chart: Lines) -> Markup:
     )
     ends: list[float] = []
     drawn = "".join(_series(chart.labels, series, x, y, w - right, ends) for series in chart.series)
-    axis = f'<text x="{left}" y="{h - 6}">{escape(chart.axis)}, along depth</text>'
+    axis = f'<text x="{left}" y="{h - 6}">{escape(chart.axis)}, along {escape(chart.along)}</text>'
     svg = f'<svg viewBox="0 0 {w} {h}" role="img" aria-label="{escape(chart.axis)}">{grid}{drawn}{axis}</svg>'
     return _figure(Markup(svg), chart.caption, "wide")
 
@@ -111,6 +111,28 @@ def swatches(chart: Swatches) -> Markup:
         f'<svg viewBox="0 0 {width} {total}" width="{width}" role="img" aria-label="colour axes">{"".join(parts)}</svg>'
     )
     return _figure(Markup(svg), chart.caption, "")
+
+
+def clouds(chart: Clouds) -> Markup:
+    """Square panels; each shows zero, and its largest coordinate reaches the edge."""
+    return _figure(Markup("").join(_cloud(*panel, chart.colours) for panel in chart.panels), chart.caption, "panels")
+
+
+def _cloud(label: str, points: Sequence[Sequence[float]], colours: Sequence[Sequence[float]]) -> Markup:
+    side, top = 150, 18
+    reach = max((max(abs(x), abs(y)) for x, y in points), default=1.0) or 1.0
+    centre = side / 2
+    dots = "".join(
+        f'<circle cx="{centre + x / reach * (centre - 4):.1f}" cy="{top + centre - y / reach * (centre - 4):.1f}"'
+        f' r="2" fill="{_hex(colour)}"/>'
+        for (x, y), colour in zip(points, colours, strict=True)
+    )
+    return Markup(
+        f'<svg viewBox="0 0 {side} {side + top}" width="{side}" role="img" aria-label="{escape(label)}">'
+        f'<text x="0" y="11" class="label">{escape(label)} (±{number(reach, 2)})</text>'
+        f'<line class="axis" x1="0" x2="{side}" y1="{top + centre}" y2="{top + centre}"/>'
+        f'<line class="axis" x1="{centre}" x2="{centre}" y1="{top}" y2="{top + side}"/>{dots}</svg>'
+    )
 
 
 def _figure(content: Markup, caption: str, kind: str) -> Markup:

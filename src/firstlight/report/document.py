@@ -74,12 +74,14 @@ class Lines:
         labels: what each position is.
         series: (label, tone, values).
         axis: what is plotted, with its unit.
+        along: what the positions run along.
     """
 
     labels: tuple[str, ...]
     series: tuple[tuple[str, str, tuple[float | None, ...]], ...]
     axis: str
     caption: str
+    along: str = "depth"
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,21 @@ class Swatches:
     caption: str
 
 
-Block: TypeAlias = Text | Code | Table | Gallery | Bars | Lines | Swatches
+@dataclass(frozen=True)
+class Clouds:
+    """The same points in several planes, one small square panel each, scaled to its own extent.
+
+    Attributes:
+        panels: (label, points as (x, y)).
+        colours: of the points, RGB in 0…1.
+    """
+
+    panels: tuple[tuple[str, tuple[tuple[float, ...], ...]], ...]
+    colours: tuple[tuple[float, ...], ...]
+    caption: str
+
+
+Block: TypeAlias = Text | Code | Table | Gallery | Bars | Lines | Swatches | Clouds
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ def to_html(document: Document) -> str:
 @cache
 def _template() -> Any:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(bars=charts.bars, lines=charts.lines, swatches=charts.swatches, data_uri=_data_uri)
+    environment.filters.update(
+        bars=charts.bars, lines=charts.lines, swatches=charts.swatches, clouds=charts.clouds, data_uri=_data_uri
+    )
     environment.filters["kind"] = lambda block: type(block).__name__
     folder = files("firstlight.report") / "templates"
     environment.globals["style"] = Markup((folder / "page.css").read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from firstlight.report.document import Picture
 _LONGEST = 256
 
 
-def thumbnail(pixels: NDArray[Any], caption: str) -> Picture:
+def thumbnail(pixels: NDArray[Any], caption: str, longest: int = _LONGEST) -> Picture:
     """An image H×W×C as a picture: uint8 and uint16 by their full scale, floats by their own range.
 
     Two channels and more than three are shown by their first one or three.
@@ -21,7 +21,7 @@ def thumbnail(pixels: NDArray[Any], caption: str) -> Picture:
     shown = _displayable(pixels)
     image = Image.fromarray(shown[..., 0] if shown.shape[2] == 1 else shown)
     small = max(image.size) <= 64
-    image.thumbnail((_LONGEST, _LONGEST))
+    image.thumbnail((longest, longest))
     file = io.BytesIO()
     if small:
         image.save(file, "PNG")

@@ -22,6 +22,7 @@ from firstlight.report.document import (
     plural,
 )
 from firstlight.report.pictures import thumbnail
+from firstlight.report.recipe_page import RecipeViews, recipe_section
 from firstlight.statistics import Statistics
 
 Sample = tuple[str, NDArray[Any]]
@@ -31,14 +32,17 @@ _LISTED = 200
 _PANELS = 12
 
 
-def scan_document(statistics: Statistics, samples: Sequence[Sample] = ()) -> Document:
+def scan_document(statistics: Statistics, samples: Sequence[Sample] = (), views: RecipeViews | None = None) -> Document:
     """The report of a scan."""
     verdict, tone = scan_verdict(statistics)
     location = " + ".join(str(source["location"]) for source in statistics.provenance.sources)
-    return Document(f"Statistics of {location}", verdict, tone, data_sections(statistics, samples), footer(statistics))
+    sections = data_sections(statistics, samples, views)
+    return Document(f"Statistics of {location}", verdict, tone, sections, footer(statistics))
 
 
-def data_sections(statistics: Statistics, samples: Sequence[Sample]) -> tuple[Section, ...]:
+def data_sections(
+    statistics: Statistics, samples: Sequence[Sample], views: RecipeViews | None = None
+) -> tuple[Section, ...]:
     """Everything that is said about the images."""
     sections = [
         Section("Numbers", tuple(_numbers(statistics))),
@@ -48,6 +52,8 @@ def data_sections(statistics: Statistics, samples: Sequence[Sample]) -> tuple[Se
     ]
     if statistics.channels > 1:
         sections.append(Section("Covariance of the channels", tuple(_covariance(statistics))))
+    if views is not None:
+        sections.append(recipe_section(views))
     sections.append(Section("How well the mean is known", tuple(_confidence(statistics))))
     sections.append(Section("Not counted", tuple(_not_counted(statistics))))
     return tuple(sections)

@@ -144,7 +144,7 @@ def prepare(
     recipe = Recipe.resnet(statistics)
     samples = sample_images(chosen, Observer(Policy(), transform), batch, seed)
     opened.close()
-    inputs = _tensor(recipe, batch_of(samples, statistics.channels))
+    inputs = _tensor(recipe, batch_of(samples, statistics.channels, statistics.kind))
     network = network or small_cnn(statistics.channels, max(len(classes), 2))
     graph = trace(network, inputs)
     initialized = initialize(network, inputs, seed=seed, graph=graph)

@@ -32,12 +32,11 @@ def sample_images(source: Source, observer: Observer, count: int, seed: int = 0)
     return chosen
 
 
-def batch_of(samples: list[tuple[str, NDArray[Any]]], channels: int) -> NDArray[Any]:
-    """Samples of one size as N×H×W×C with `channels` channels; gray ones are repeated, 8 bits widened to 16."""
-    wide = any(pixels.dtype == np.uint16 for _, pixels in samples)
+def batch_of(samples: list[tuple[str, NDArray[Any]]], channels: int, kind: str) -> NDArray[Any]:
+    """Samples of one size as N×H×W×C in the form of their statistics: gray is repeated, 8 bits widened to 16."""
     images = []
     for _, pixels in samples:
-        if wide and pixels.dtype == np.uint8:
+        if kind == "uint16" and pixels.dtype == np.uint8:
             pixels = pixels.astype(np.uint16) * np.uint16(257)
         images.append(np.repeat(pixels, channels, axis=2) if pixels.shape[2] == 1 < channels else pixels)
     return np.stack(images)
