@@ -5,8 +5,6 @@ from typing import Any
 
 import click
 
-from firstlight.cli.shared import print_json
-
 _PRESETS = {
     "resnet": "subtract the channel mean, divide by the pooled std",
     "vgg": "subtract the channel mean",
@@ -40,7 +38,7 @@ def command(statistics: Path, preset: str, whiten: bool, epsilon: float | None, 
     recipe = getattr(Recipe, preset)(stats, **options)
     recipe.save(output)
     if as_json:
-        print_json(recipe.to_dict())
+        click.echo(recipe.to_json(), nl=False)
     else:
         click.echo(f"{recipe}\nWrote {output}")
     return 0

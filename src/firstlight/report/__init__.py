@@ -1,5 +1,6 @@
 """Results → documents of plain values → terminal and page. Never computes what it shows."""
 
+from firstlight.report.audit_page import audit_document as audit_document
 from firstlight.report.document import Document as Document
 from firstlight.report.html import to_html as to_html
 from firstlight.report.prepare_page import prepare_document as prepare_document
