@@ -1,0 +1,269 @@
+"""Sums and products of two signals.
+
+Sum (residual connections): ``E (a+b)² = E a² + E b² + 2 E a b``. The cross moment is ``E a E b`` when the branch ends
+in a fresh zero-mean weight, and more when the two share a source: ``x + relu(x)`` has second moment 2.5, not the 1.5 of
+independent terms. Product (gates, squeeze-and-excite, GLU): ``E a² b² = E a² E b²`` for independent factors, plus
+``2 k² + 4 k E a E b`` for Gaussian ones of covariance ``k`` (Isserlis). Two functions of one Gaussian are neither: they
+are one function, taken exactly.
+"""
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstlight.graph import Node
+from firstlight.theory.axes import Axes, main_kind
+from firstlight.theory.elementwise import IDENTITY, Elementwise, derivative
+from firstlight.theory.maps.pointwise import apply, of_function, shown, through
+from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of
+from firstlight.theory.signal import Gradient, Near, Signal, scalar
+
+_SCALAR = {
+    "add": lambda c: Elementwise(f"+{c}", lambda z: z + c),
+    "sub": lambda c: Elementwise(f"-{c}", lambda z: z - c),
+    "rsub": lambda c: Elementwise(f"{c}-", lambda z: c - z),
+    "mul": lambda c: Elementwise(f"*{c}", lambda z: z * c),
+    "div": lambda c: Elementwise(f"/{c}", lambda z: z / c),
+}
+_BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv,
+}  # fmt: skip
+
+
+@rule("add", "sub", "rsub", "mul", "div", "true_divide", "multiply", "subtract")
+def binary(node: Node, ctx: Context) -> Step | None:
+    """One of the four operations on a signal and a number, on two functions of one Gaussian, or on two signals."""
+    op = {"true_divide": "div", "multiply": "mul", "subtract": "sub"}.get(node.function, node.function)
+    operands = [ctx.signals[name] for name in node.inputs]
+    alpha = float(node.arguments.get("alpha", 1))
+    if len(operands) == 1:
+        value = node.arguments.get("other", node.arguments.get("self"))
+        if not isinstance(value, int | float):
+            return None
+        number = value * alpha if op in ("add", "sub") else value
+        return apply(node, ctx, operands[0], _SCALAR[op](float(number)))
+    a, b = operands
+    if op == "rsub":
+        a, b, op = b, a, "sub"
+    constant = _constant(a, b)
+    if constant is not None and op != "div" and not (constant[1] is a and op == "sub"):
+        return _with_constant(node, ctx, *constant, op, alpha)
+    if a.root.name == b.root.name and a.shape == b.shape and a.root.shape == a.shape:
+        return _one_function(node, ctx, a, b, op, alpha)
+    if op == "div":
+        b = _reciprocal(b)
+    return (
+        product(node, ctx, a, b) if op in ("mul", "div") else total(node, ctx, a, b, alpha if op == "add" else -alpha)
+    )
+
+
+def _constant(a: Signal, b: Signal) -> tuple[Signal, Signal] | None:
+    """The one operand, and the other when all its elements are equal and it adds no dimension."""
+    for x, c in ((a, b), (b, a)):
+        still = float(c.variance.max()) <= 1e-14 * float(c.second.max()) and bool((c.mean == c.mean.mean()).all())
+        if still and math.prod(c.shape) <= math.prod(x.shape) and len(c.shape) <= len(x.shape):
+            return x, c
+    return None
+
+
+def _with_constant(node: Node, ctx: Context, x: Signal, c: Signal, op: str, alpha: float) -> Step:
+    """A number that is written as a tensor: a scale with one value, a branch that starts at zero."""
+    value = float(c.mean.mean()) * (alpha if op in ("add", "sub") else 1.0)
+    step = apply(node, ctx, x, _SCALAR[op](value))
+
+    def pull(g: Gradient) -> list[Flow]:
+        back = Gradient(g.second * x.second, g.far * x.far, g.spread) if op == "mul" else g.scaled(alpha**2)
+        return [*step.pull(g), (c.name, reduced(back, c, x.shape, x.axes), True)]
+
+    return replace(step, pull=pull) if ctx.is_signal(c.name) else step
+
+
+def _one_function(node: Node, ctx: Context, a: Signal, b: Signal, op: str, alpha: float) -> Step:
+    f, g = a.function or IDENTITY, b.function or IDENTITY
+    combine = _BINARY[op]
+    whole = Elementwise(f"({f.key}){op}[{alpha}]({g.key})", lambda z: combine(f.call(z), alpha * g.call(z)))
+    base = a.root
+    signal = of_function(node, ctx, base, whole)
+
+    def pull(grad: Gradient) -> list[Flow]:
+        flows: list[Flow] = [(base.name, through(base, whole, grad, ctx), True)]
+        for x, left, right in ((a, IDENTITY, g), (b, f, IDENTITY)):
+            by_operand = Elementwise(
+                f"slope by {x.name} of {whole.key}",
+                _partial(combine, left, right, x is a, x.function or IDENTITY, alpha),
+            )
+            flows += shown(x, by_operand, grad)
+        return flows
+
+    return Step(signal, pull)
+
+
+def _partial(
+    combine: Callable[[Tensor, Tensor], Tensor], left: Elementwise, right: Elementwise, first: bool,
+    own: Elementwise, alpha: float,
+) -> Callable[[Tensor], Tensor]:  # fmt: skip
+    """Derivative of ``combine(f(z), alpha·g(z))`` by its first or second operand, as a function of ``z``."""
+
+    def slope(z: Tensor) -> Tensor:
+        y = own.call(z.detach()).detach().requires_grad_()
+        with torch.enable_grad():
+            partner = (right if first else left).call(z.detach()).detach()
+            return derivative(combine(y, alpha * partner) if first else combine(partner, alpha * y), y)
+
+    return slope
+
+
+def _reciprocal(b: Signal) -> Signal:
+    """``1/b`` for a size that varies little."""
+    second = 1 / b.second.clamp_min(1e-30)
+    mean = b.mean.sign() * second.sqrt()
+    return replace(
+        b,
+        mean=mean,
+        second=second,
+        far=second,
+        other=second,
+        terms={},
+        base=None,
+        function=None,
+        argument=None,
+        last=None,
+    )
+
+
+def aligned(x: Signal, shape: tuple[int, ...], axes: Axes) -> Signal:
+    """`x` as it is broadcast to `shape`: what is repeated along all sites is equal at all sites, and so for samples."""
+    rank, lead = len(shape), len(shape) - len(x.shape)
+    maps = [m.reshape((1,) * lead + tuple(m.shape)) for m in x.maps()]
+    mean, second, far, other = maps
+    full = (1,) * lead + x.shape
+    repeated = [full[d] == 1 and shape[d] > 1 for d in range(rank)]
+    sites = [d for d in range(rank) if any(k == "s" for k, _ in axes[d]) and shape[d] > 1]
+    samples = [d for d in range(rank) if any(k == "b" for k, _ in axes[d])]
+    if sites and all(repeated[d] or full[d] == 1 for d in sites):
+        far = second
+    if samples and all(full[d] == 1 for d in samples):
+        other = second if far is second else far
+    return replace(x, shape=shape, axes=axes, mean=mean, second=second, far=far, other=other)
+
+
+def reduced(g: Gradient, x: Signal, shape: tuple[int, ...], axes: Axes) -> Gradient:
+    """The gradient by an operand that was broadcast: a sum over its copies, which agree between sites by `far`."""
+    lead = len(shape) - len(x.shape)
+    full = (1,) * lead + x.shape
+    second, far = g.second, g.far
+    summed = [d for d in range(len(shape)) if full[d] == 1 and shape[d] > 1]
+    sites = [d for d in summed if main_kind(axes[d]) == "s"]
+    for d in summed:
+        n = shape[d]
+        second, far = (m.mean(d, keepdim=True) for m in (second, far))
+        second = n * (second + (n - 1) * far) if d in sites else n * second
+        far = n * n * far if d in sites else n * far
+    if sites and all(d in sites or main_kind(axes[d]) != "s" for d in range(len(shape)) if shape[d] > 1):
+        far = second
+    return Gradient(second.reshape(second.shape[lead:]), far.reshape(far.shape[lead:]), g.spread)
+
+
+def _frame(ctx: Context, a: Signal, b: Signal, shape: tuple[int, ...]) -> Axes:
+    """The axes of the operand that has the result's shape, a signal rather than a parameter."""
+    fitting = [x for x in (a, b) if x.shape == shape] or [max((a, b), key=lambda x: math.prod(x.shape))]
+    chosen = next((x for x in fitting if ctx.is_signal(x.name)), fitting[0])
+    axes = chosen.axes
+    lead = len(shape) - len(axes)
+    return (*((("b", n),) for n in shape[:lead]), *axes)
+
+
+def total(node: Node, ctx: Context, a: Signal, b: Signal, alpha: float) -> Step:
+    """``a + alpha · b``."""
+    shape = shape_of(node)
+    axes = _frame(ctx, a, b, shape)
+    x, y = aligned(a, shape, axes), aligned(b, shape, axes)
+    shared = alpha * ctx.shared(a, b) if a.shape == b.shape else np.zeros(3)
+    means = 2 * alpha * x.mean * y.mean
+    second, far, other = (
+        m + alpha**2 * n + means + 2 * float(k) for m, n, k in zip(x.maps()[1:], y.maps()[1:], shared, strict=True)
+    )
+    terms = dict(a.terms)
+    for name, coefficient in b.terms.items():
+        terms[name] = terms.get(name, 0.0) + alpha * coefficient
+    share = float(x.second.mean()) / max(float(x.second.mean()) + alpha**2 * float(y.second.mean()), 1e-300)
+    spread = share**2 * a.spread + (1 - share) ** 2 * b.spread
+    signal = Signal(
+        node.name, shape, axes, x.mean + alpha * y.mean, second.clamp_min(0), far, other,
+        mixed([x, y], [1.0, alpha**2]), terms=_main_terms(ctx, terms), spread=spread, rows=_rows(a, b, alpha),
+    )  # fmt: skip
+
+    def pull(g: Gradient) -> list[Flow]:
+        return [
+            (operand.name, reduced(g.scaled(scale**2), operand, shape, axes), True)
+            for operand, scale in ((a, 1.0), (b, alpha))
+        ]
+
+    return Step(signal, pull)
+
+
+def product(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
+    """``a · b``."""
+    shape = shape_of(node)
+    axes = _frame(ctx, a, b, shape)
+    x, y = aligned(a, shape, axes), aligned(b, shape, axes)
+    shared = ctx.shared(a, b) if a.shape == b.shape else np.zeros(3)
+    means = x.mean * y.mean
+    second, far, other = (
+        m * n + 2 * float(k) ** 2 + 4 * float(k) * means
+        for m, n, k in zip(x.maps()[1:], y.maps()[1:], shared, strict=True)
+    )
+    terms: dict[str, float] = {node.name: 1.0}
+    for operand, partner in ((a, b), (b, a)):
+        for name, c in linear_terms(operand.terms, float(partner.mean.mean())).items():
+            terms[name] = terms.get(name, 0.0) + c
+    rows = None if a.rows is None or b.mean.numel() > 1 else a.rows * b.second
+    signal = Signal(
+        node.name, shape, axes, means + float(shared[0]), second, far, other, mixed([x, y], [1.0, 1.0]),
+        terms=terms, spread=a.spread + b.spread, rows=rows,
+    )  # fmt: skip
+
+    def pull(g: Gradient) -> list[Flow]:
+        flows: list[Flow] = []
+        for operand, partner in ((a, y), (b, x)):
+            weighted = Gradient(g.second * partner.second, g.far * partner.far, g.spread + partner.spread)
+            flows.append((operand.name, reduced(weighted, operand, shape, axes), True))
+        return flows
+
+    return Step(ctx.register(signal), pull)
+
+
+def mixed(signals: list[Signal], weights: list[float]) -> Near | None:
+    """Closeness of a sum: the parts' closeness, each by what it has above `far`."""
+    nears = [x.near for x in signals if x.near is not None]
+    if not nears:
+        return None
+    shape = np.max([n.shape for n in nears if n.ndim == nears[0].ndim], axis=0)
+    whole, mass = np.zeros(shape), 0.0
+    for x, weight in zip(signals, weights, strict=True):
+        above = weight * max(float((x.second - x.far).mean()), 0.0)
+        mass += above
+        if x.near is not None and x.near.ndim == len(shape):
+            whole[tuple(slice(0, n) for n in x.near.shape)] += above * x.near
+        else:
+            whole[(0,) * len(shape)] += above
+    return whole / mass if mass > 0 else None
+
+
+def _rows(a: Signal, b: Signal, alpha: float) -> Tensor | None:
+    """Attention logits plus a bias of their own: products of means along the last dimension add."""
+    if a.rows is None:
+        return None
+    return a.rows + scalar(float(b.mean.mean()) ** 2 * alpha**2, a.rows.dim())
+
+
+def _main_terms(ctx: Context, terms: dict[str, float]) -> dict[str, float]:
+    """The sources that matter: those below a ten-thousandth of the largest contribution are dropped."""
+    size = {name: c * c * float(ctx.leaves[name][0]) for name, c in terms.items() if name in ctx.leaves}
+    least = 1e-4 * max(size.values(), default=0.0)
+    return {name: terms[name] for name, value in size.items() if value > least}

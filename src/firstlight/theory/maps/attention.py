@@ -1,0 +1,178 @@
+"""Attention: products of two signals, softmax, and the fused operation.
+
+Logits of a query against keys of its own projection vary along the keys by ``s² = d·scale²·q_q·(q_k - far_k)``; what
+all keys share cancels in the softmax. Over ``T`` keys the weights' participation ``P = E Σ a²`` is, with Gaussian logits,
+
+    P = T ∫ t E[e^{2l} e^{-t e^l}] (E e^{-t e^l})^{T-1} dt        (from 1/S² = ∫ t e^{-tS} dt),
+
+one integral over ``t``; ``e^{s²}/T`` is its limit for small ``s``. The output is the average of an average pair of
+values, ``far_v + P (q_v - far_v)``: the smaller ``P``, the more tokens agree (rank collapse; Dong et al., 2021).
+"""
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+from torch import Tensor
+
+from firstlight.graph import Node
+from firstlight.theory.axes import main_kind, resized
+from firstlight.theory.gaussian import grid
+from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
+from firstlight.theory.maps.weights import weighted_sum
+from firstlight.theory.signal import Gradient, Signal, scalar
+
+_LEFT = {"matmul": "self", "mm": "self", "bmm": "self", "addmm": "mat1", "baddbmm": "batch1"}
+_RIGHT = {"matmul": "other", "mm": "mat2", "bmm": "mat2", "addmm": "mat2", "baddbmm": "batch2"}
+
+
+@lru_cache(maxsize=1024)
+def participation(variance: float, tokens: int) -> float:
+    """``E Σ a²`` for a softmax over `tokens` independent Gaussian logits of this variance."""
+    if tokens <= 1:
+        return 1.0
+    std = math.sqrt(min(variance, 400.0))
+    if std < 1e-6:
+        return 1.0 / tokens
+    g, w = (row[0] for row in grid(np.zeros(1), np.ones(1)))
+    weight = np.exp(std * g)
+    # log t from where T e^l t is tiny even for the largest logit to where t e^l is large even for a typical one
+    log_t = np.linspace(-math.log(tokens) - 9 * std - 12, 9 * std + 6, 1600)
+    t = np.exp(log_t)[:, None]
+    decay = np.exp(-t * weight)
+    inner = (decay * weight**2 * w).sum(1)
+    rest = np.log(np.maximum((decay * w).sum(1), 1e-300))
+    integrand = tokens * t[:, 0] ** 2 * inner * np.exp((tokens - 1) * rest)
+    return float(np.clip(np.trapezoid(integrand, log_t), 1.0 / tokens, 1.0))
+
+
+@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax")
+def softmax(node: Node, ctx: Context) -> Step | None:
+    """Weights that sum to one along a dimension."""
+    x = ctx.first(node)
+    if "log" in node.function or not x.shape:
+        return None
+    dim = int(node.arguments["dim"]) % len(x.shape)
+    tokens = x.shape[dim]
+    along = x.rows if x.rows is not None and dim == len(x.shape) - 1 else _pair_along(x, dim)
+    variance = max(float((x.second - along).mean()), 0.0)
+    p = participation(round(variance, 9), tokens)
+    rank = len(x.shape)
+    near = max(float(x.far.mean()) / max(float(x.second.mean()), 1e-300), 0.0)
+    shared = participation(round(variance * min(near, 1.0), 9), tokens)
+    maps = [scalar(v, rank) for v in (1 / tokens, p / tokens, shared / tokens, 1 / tokens**2)]
+    out = replace(with_maps(x, node, x.axes, maps), near=None, simplex=dim == rank - 1)
+
+    def pull(g: Gradient) -> list[Flow]:
+        # dl = a (g - Σ a g): the sum is an average of many independent g and drops out as P.
+        return [(x.name, g.scaled(p / tokens * (1 - p)), True)]
+
+    return Step(ctx.register(out), pull)
+
+
+def _pair_along(x: Signal, dim: int) -> Tensor:
+    """The average product of two elements that differ along `dim` only."""
+    kind = main_kind(x.axes[dim])
+    return {"s": x.far, "c": x.mean**2, "b": x.other}[kind]
+
+
+def _pair(x: Signal, dim: int) -> Tensor:
+    """The same, for weights that sum to one exactly: ``(1 - P)/(T (T-1))``."""
+    tokens = x.shape[dim]
+    if x.simplex and dim == len(x.shape) - 1 and tokens > 1:
+        return (1 / tokens - x.second) / (tokens - 1)
+    return _pair_along(x, dim)
+
+
+@rule("matmul", "mm", "bmm", "addmm", "baddbmm")
+def matmul(node: Node, ctx: Context) -> Step | None:
+    """A product with a weight, or of two signals."""
+    a, b = ctx.of(node, _LEFT[node.function]), ctx.of(node, _RIGHT[node.function])
+    if a is None or b is None or not node.shape or len(a.shape) < 2 or len(b.shape) < 2:
+        return None
+    if not ctx.is_signal(b.name) and len(b.shape) == 2:
+        return weighted_sum(node, ctx, a, b, out=b.shape[-1])
+    return _of_signals(node, ctx, a, b)
+
+
+def _of_signals(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
+    """``y_ij = Σ_k a_ik b_kj``: ``n (q_a q_b + (n-1) pair_a pair_b)`` with pairs along the summed dimension."""
+    n, rank = a.shape[-1], len(shape_of(node))
+    qa, qb = float(a.second.mean()), float(b.second.mean())
+    pa, pb = float(_pair(a, len(a.shape) - 1).mean()), float(_pair(b, len(b.shape) - 2).mean())
+    second = n * (qa * qb + (n - 1) * pa * pb)
+    mean = n * float(a.mean.mean()) * float(b.mean.mean())
+    row = float(_pair_along(a, len(a.shape) - 2).mean())  # two rows of a, same k
+    column = float(_pair_along(b, len(b.shape) - 1).mean())
+    cross_a = 1 / n**2 if a.simplex else float(a.mean.mean()) ** 2
+    rows = n * (qa * column + (n - 1) * pa * (float(b.mean.mean()) ** 2))
+    far_b = qb if main_kind(b.axes[-1]) == "c" else column
+    pair_b = pb if main_kind(b.axes[-1]) == "c" else float(b.mean.mean()) ** 2
+    far = n * (row * far_b + (n - 1) * min(cross_a, 1.0) * pair_b)
+    other = n * (float(a.other.mean()) * float(b.other.mean()) + (n - 1) * cross_a * float(b.mean.mean()) ** 2)
+    if a.simplex:
+        other = float(b.other.mean())
+        far = float(b.far.mean()) + n * row * max(qb - float(b.far.mean()), 0.0)
+    lead = (*a.axes[:-1],) if len(a.axes) == rank else tuple((("s", m),) for m in shape_of(node)[:-1])
+    axes = resized((*lead, b.axes[-1]), shape_of(node))
+    maps = [scalar(v, rank) for v in (mean, second, min(far, second), min(max(other, 0.0), second))]
+    out = with_maps(replace(a, near=None), node, axes, maps)
+    out = replace(out, spread=a.spread + b.spread, rows=scalar(rows, rank) if not a.simplex else None)
+    ctx.register(out)
+    return Step(out, lambda g: _back(g, a, b, n, qa, qb, pb))
+
+
+def _back(g: Gradient, a: Signal, b: Signal, n: int, qa: float, qb: float, pair_b: float) -> list[Flow]:
+    """To ``a``: a sum over columns, and softmax subtracts what all keys share; to ``b``: a sum over rows."""
+    p, far = float(g.second.mean()), float(g.far.mean())
+    rows, columns = a.shape[-2], b.shape[-1]
+    shared = pair_b if a.simplex else 0.0
+    to_a = p * columns * (qb - shared)
+    row = float(_pair_along(a, len(a.shape) - 2).mean())
+    to_b = p * rows * qa + far * rows * (rows - 1) * row
+    flows = []
+    for x, value in ((a, to_a), (b, to_b)):
+        rank = len(x.shape)
+        flows.append((x.name, Gradient(scalar(value, rank), scalar(0.0, rank), g.spread + x.spread), True))
+    return flows
+
+
+@rule("scaled_dot_product_attention")
+def fused(node: Node, ctx: Context) -> Step | None:
+    """Logits, softmax and average of values in one operation."""
+    q, k, v = (ctx.of(node, role) for role in ("query", "key", "value"))
+    if q is None or k is None or v is None:
+        return None
+    d, tokens, queries = q.shape[-1], k.shape[-2], q.shape[-2]
+    scale = node.arguments.get("scale")
+    factor = float(scale) if isinstance(scale, int | float) else 1 / math.sqrt(d)
+    (_, qq, far_q, _), (_, qk, far_k, _), (_, qv, far_v, _) = q.scalars(), k.scalars(), v.scalars()
+    apart = max(qk - far_k, 0.0)
+    logits = d * factor**2 * qq * apart
+    p = participation(round(logits, 9), tokens)
+    alike = participation(round(d * factor**2 * max(far_q, 0.0) * apart, 9), tokens)
+    free = max(qv - far_v, 0.0)
+    rank = len(shape_of(node))
+    maps = [v.mean.mean().reshape((1,) * rank)] + [scalar(x, rank) for x in (far_v + p * free, far_v + alike * free)]
+    other = min(float(v.other.mean()), far_v + p * free)
+    axes = resized((*q.axes[:-1], v.axes[-1]), shape_of(node))
+    out = ctx.register(replace(with_maps(replace(v, near=None), node, axes, [*maps, scalar(other, rank)])))
+
+    def pull(g: Gradient) -> list[Flow]:
+        """``dv_j = Σ_i a_ij g_i``; ``dl_ij = a_ij (g_i·v_j - Σ a g·v)``, ``dq_i = scale Σ_j dl_ij k_j``; k like q."""
+        width = v.shape[-1]
+        gq, gf = float(g.second.mean()), float(g.far.mean())
+        ratio = queries / tokens
+        to_v = ratio * (p * gq + (queries - 1) * alike * gf)
+        slope = width * free * factor**2 * (1 - p)
+        to_q = slope * p * gq * apart
+        to_k = slope * ratio * (p * gq * qq + (queries - 1) * alike * gf * far_q)
+        pair = ratio * (gq / tokens + (queries - 1) / tokens * gf)
+        fars = (0.0, 0.0, min(pair, to_v))
+        return [
+            (x.name, Gradient(scalar(value, rank), scalar(far, rank), g.spread + v.spread), True)
+            for x, value, far in zip((q, k, v), (to_q, to_k, to_v), fars, strict=True)
+        ]
+
+    return Step(out, pull)

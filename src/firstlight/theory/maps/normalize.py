@@ -1,0 +1,211 @@
+"""Normalizations: batch, layer, group, instance and root-mean-square norm.
+
+All of them subtract a mean over some of the elements and divide by the root of what variance is left. Over ``n_c``
+channels, ``n_s`` sites and ``n_b`` samples, the square of the mean is the average product of two elements,
+
+    K̄ = [q/n_s + (1-1/n_s) far]·(1/n_b)(1/n_c) + other·(1-1/n_b)(1/n_c) + (E z)²·(1-1/n_c),
+
+the variance ``σ² = q - K̄``, and every product of two elements becomes ``(K - 2 K̄ + K̄)/σ²``. The forward pass forgets
+its size; the backward pass is divided by it: ``g ↦ γ/σ (g - mean g - ẑ mean(g ẑ))``. For ReLU before a batch norm,
+``σ²`` is ``q/2·(1-1/π)`` where ``q/2`` came from ``q``, so gradients grow by ``π/(π-1)`` a layer (Yang et al., "A Mean
+Field Theory of Batch Normalization", 2019). Over few numbers, ``E 1/σ² = n/(n-2) / E σ²`` (Jensen).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstlight.graph import Node
+from firstlight.theory.axes import label, size
+from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, with_maps
+from firstlight.theory.signal import Gradient, Signal
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The elements that are normalized together: how many channels, sites and samples, over which dimensions."""
+
+    channels: int
+    sites: int
+    samples: int
+    dims: tuple[int, ...]
+    groups: int = 1  # groups of channels, along dimension 1
+
+    def average(self, values: Tensor) -> Tensor:
+        """A map averaged over the group."""
+        if self.groups > 1 and values.shape[1] > 1:
+            out = values.shape[1]
+            values = values.unflatten(1, (self.groups, -1)).mean(2).repeat_interleave(out // self.groups, 1)
+        return values.mean(self.dims, keepdim=True) if self.dims else values
+
+    def pairs(self, second: Tensor, far: Tensor, other: Tensor, across: Tensor) -> Tensor:
+        """The average product of one element with all of its group; `across` is that of two channels."""
+        within = second / self.sites + (1 - 1 / self.sites) * far
+        samples = within / self.samples + (1 - 1 / self.samples) * other
+        return samples / self.channels + (1 - 1 / self.channels) * across
+
+
+def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *, centred: bool = True) -> Step:
+    """Normalize `x` over `group`, then scale and shift by the node's own weight and bias."""
+    gamma, beta = _affine(ctx, node, "weight", 1.0), _affine(ctx, node, "bias", 0.0)
+    cross = group.average(x.mean) ** 2 if centred else torch.zeros_like(x.mean)
+    far = _with_near(x)
+    place = (
+        group.pairs(x.second, far, x.other, x.mean * group.average(x.mean)) if centred else torch.zeros_like(x.second)
+    )
+    level = group.average(group.pairs(group.average(x.second), group.average(far), group.average(x.other), cross))
+    level = level if centred else torch.zeros_like(level)
+    variance = (group.average(x.second) - level).clamp_min(0) + eps
+    gain = gamma[1] / variance
+    apart = [
+        place if shares else (k + (group.channels - 1) * cross) / group.channels * centred
+        for k, shares in ((far, group.sites > 1), (x.other, group.samples > 1))
+    ]
+    levels = [level if shares else p for p, shares in zip(apart, (group.sites > 1, group.samples > 1), strict=True)]
+    products = zip((x.second, x.far, x.other), (place, *apart), (level, *levels), strict=True)
+    maps = [(k - 2 * p + mean_square) * gain + beta[1] for k, p, mean_square in products]
+    root = variance.sqrt()
+    mean = (x.mean - (group.average(x.mean) if centred else 0.0)) / root * gamma[0] + beta[0]
+    maps = [maps[0].clamp_min(0), *maps[1:]]
+    out = replace(with_maps(x, node, x.axes, [mean, *maps]), spread=0.0)
+    out = replace(out, terms=_terms(x, float((gamma[0] / root).mean())))
+    out = ctx.register(replace(out, terms={**out.terms, node.name: 1.0}))
+    independent = _independent(ctx, x, group, float(level.mean()))
+    blur = independent / (independent - 2) if independent > 4 else 2.0
+    groups = math.prod(x.shape) / (group.channels * group.sites * group.samples)
+
+    def pull(g: Gradient) -> list[Flow]:
+        return [(x.name, _back(g, group, out, gain, blur, beta[1], gamma[1], centred, 2 / independent / groups), True)]
+
+    return Step(out, pull)
+
+
+def _affine(ctx: Context, node: Node, role: str, default: float) -> tuple[float, float]:
+    found = ctx.of(node, role)
+    return (default, default**2) if found is None else (float(found.mean.mean()), float(found.second.mean()))
+
+
+def _with_near(x: Signal) -> Tensor:
+    """`far` raised by sites that are close, averaged over all pairs of sites."""
+    if x.near is None:
+        return x.far
+    sizes = [n for axis, n in zip(x.axes, x.shape, strict=True) if axis and axis[0][0] == "s"][-x.near.ndim :]
+    if len(sizes) != x.near.ndim:
+        return x.far
+    weights = np.ones(())
+    for n, lags in zip(sizes, x.near.shape, strict=True):
+        count = np.array([(1 if k == 0 else 2) * max(n - k, 0) / n**2 for k in range(lags)])
+        weights = np.multiply.outer(weights, count)
+    total = float((weights * x.near).sum()) - float(weights.ravel()[0])
+    return x.far + max(total, 0.0) * (x.second - x.far).clamp_min(0)
+
+
+def _terms(x: Signal, factor: float) -> dict[str, float]:
+    return linear_terms(x.terms, factor)
+
+
+def _independent(ctx: Context, x: Signal, group: Group, level: float) -> float:
+    """Effective number of independent numbers behind the variance: ``(tr Σ)² / tr Σ²`` of their covariance.
+
+    One channel of a layer with `d` weights has no more than `d` of them, however many samples it is measured on.
+    """
+    _, second, far, other = x.scalars()
+    variance = second - level
+    if variance <= 0:
+        return 1.0
+    near, apart = ((k - level) / variance for k in (far, other))
+    own = 1 / group.sites + (1 - 1 / group.sites) * near**2
+    samples = own / group.samples + (1 - 1 / group.samples) * apart**2
+    if group.channels > 1:
+        return max(group.channels / samples, 1.0)
+    data = max(1 / samples - 1, 1.0)
+    return 1 / (1 / data + 1 / ctx.fans.get(x.name, math.inf))
+
+
+def _back(
+    g: Gradient, group: Group, out: Signal, gain: Tensor, blur: float, beta: float, gamma: float,
+    centred: bool, noise: float,
+) -> Gradient:  # fmt: skip
+    """``γ/σ (g - mean g - ẑ mean(g ẑ))`` in second moments; gradients of different samples and channels do not pair."""
+    zero = torch.zeros_like(g.second)
+    common = group.pairs(group.average(g.second), group.average(g.far), zero, zero)
+    scale = gamma if gamma > 0 else 1.0
+    alike = ((group.average(out.far) - beta) / scale).clamp(0, 1)
+    along = group.pairs(group.average(g.second), group.average(g.far) * alike, zero, zero)
+    removed = (common if centred else 0.0) + along
+    second = (g.second - removed).clamp_min(0)
+    if group.sites > 1:  # one mean for all sites: what is taken from one is taken from all
+        far = g.far - removed
+    else:
+        far = g.far * (second / g.second.clamp_min(1e-300)).clamp(0, 1)
+    return Gradient(second * gain * blur, far * gain * blur, g.spread + noise)
+
+
+@rule("batch_norm")
+def batch_norm(node: Node, ctx: Context) -> Step | None:
+    """Over samples and sites in train mode; the affine map of the running statistics in eval mode."""
+    x = ctx.of(node, "input")
+    if x is None:
+        return None
+    eps = float(node.arguments["eps"])
+    if ctx.training and bool(node.arguments.get("training", True)):
+        dims = (0, *range(2, len(x.shape)))
+        sites = math.prod(x.shape[2:])
+        samples = size(x.axes, "b", [0]) if ctx.is_signal(x.name) else 1
+        sites *= max(1, x.shape[0] // samples)
+        channels = size(x.axes, "c", dims)
+        return standardize(node, ctx, x, Group(max(1, channels), max(1, sites // max(1, channels)), samples, dims), eps)
+    return _running(node, ctx, x, eps)
+
+
+def _running(node: Node, ctx: Context, x: Signal, eps: float) -> Step:
+    gamma, beta = _affine(ctx, node, "weight", 1.0), _affine(ctx, node, "bias", 0.0)
+    centre, width = _affine(ctx, node, "running_mean", 0.0), _affine(ctx, node, "running_var", 1.0)
+    gain = gamma[1] / (width[0] + eps)
+    first = gamma[0] / math.sqrt(width[0] + eps)
+    maps = [(m - 2 * x.mean * centre[0] + centre[1]) * gain + beta[1] for m in (x.second, x.far, x.other)]
+    out = with_maps(x, node, x.axes, [(x.mean - centre[0]) * first + beta[0], *maps])
+    out = ctx.register(replace(out, terms={**_terms(x, first), node.name: 1.0}))
+    return Step(out, lambda g: [(x.name, g.scaled(gain), True)])
+
+
+@rule("layer_norm", "rms_norm")
+def layer_norm(node: Node, ctx: Context) -> Step | None:
+    """Over the last dimensions of each position; RMS norm does not subtract the mean."""
+    x = ctx.of(node, "input")
+    if x is None:
+        return None
+    count = len(node.arguments["normalized_shape"])
+    dims = tuple(range(len(x.shape) - count, len(x.shape)))
+    group = Group(size(x.axes, "c", dims), size(x.axes, "s", dims), size(x.axes, "b", dims), dims)
+    eps = node.arguments.get("eps")
+    return standardize(
+        node, ctx, x, group, 1.2e-7 if eps is None else float(eps), centred=node.function == "layer_norm"
+    )
+
+
+@rule("group_norm", "instance_norm")
+def group_norm(node: Node, ctx: Context) -> Step | None:
+    """Over the channels of a group and all sites of one sample; instance norm has one channel per group."""
+    x = ctx.of(node, "input")
+    if x is None:
+        return None
+    groups = int(node.arguments["num_groups"]) if node.function == "group_norm" else x.shape[1]
+    channels, sites = x.shape[1] // groups, math.prod(x.shape[2:])
+    dims = tuple(range(2, len(x.shape))) + ((1,) if groups == 1 else ())
+    # The channel axis as a group sees it; a tensor of tokens may have had its channels elsewhere.
+    x = replace(x, axes=label(x.shape, "bc" + "s" * (len(x.shape) - 2)))
+    return standardize(node, ctx, x, Group(channels, sites, 1, dims, groups), float(node.arguments["eps"]))
+
+
+@rule("local_response_norm")
+def response_norm(node: Node, ctx: Context) -> Step | None:
+    """``x / (k + α mean x²)^β`` over neighbouring channels, whose mean is taken as sharp."""
+    x = ctx.first(node)
+    size_, alpha, beta, k = (float(node.arguments[key]) for key in ("size", "alpha", "beta", "k"))
+    factor = (k + alpha * x.second * (size_ / size_)) ** (-2 * beta)
+    out = with_maps(x, node, x.axes, [x.mean * factor.sqrt(), *(m * factor for m in x.maps()[1:])])
+    return Step(ctx.register(out), lambda g: [(x.name, g.scaled(factor), True)])

@@ -1,0 +1,201 @@
+"""Functions applied element by element: to one signal, or to several that follow the same Gaussian.
+
+A chain such as ``x · hardsigmoid(x)``, written out by a network as five operations on ``x``, is one function of the
+Gaussian behind it. So every result of an elementwise operation remembers that Gaussian (`Signal.base`) and the whole
+function from there, and its moments are taken of the composition. Gradients do the same: the one that reaches the base
+is multiplied by the slope of the composition, which the product of the steps' own factors would miss
+(``relu(relu(x))`` passes one half, not one quarter).
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstlight._typing import Floats
+from firstlight.graph import Node
+from firstlight.theory.elementwise import IDENTITY, Elementwise, Moments, aten, derivative, moments, sum_series
+from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of
+from firstlight.theory.maps.weights import sharing
+from firstlight.theory.signal import Gradient, Near, Signal
+
+_SAME = ("clone", "contiguous", "detach", "alias", "to", "type_as", "lift_fresh_copy", "float", "_to_copy")
+_FUNCTIONS = (
+    "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish",
+    "hardsigmoid", "hardtanh", "sigmoid", "tanh", "softplus", "log_sigmoid", "softshrink", "hardshrink", "threshold",
+    "clamp", "clamp_min", "clamp_max", "abs", "sin", "cos", "erf", "atan", "square", "neg", "exp", "sign", "floor",
+    "round", "nan_to_num", "softsign", "cosh", "sinh", "expm1",
+)  # fmt: skip
+# Functions that a Gaussian would leave the domain of: their argument is positive because it is a size.
+_OF_SIZES = frozenset({"sqrt", "rsqrt", "reciprocal", "log", "log1p", "log2"})
+
+
+class Atoms(NamedTuple):
+    """The Gaussian behind a signal as flat arrays: one entry per different place of its maps."""
+
+    shape: tuple[int, ...]
+    mean: Floats
+    variance: Floats
+    far: Floats
+    other: Floats
+
+
+def atoms(base: Signal) -> Atoms:
+    """Mean, variance and the two correlations, broadcast against each other and flattened."""
+    maps = torch.broadcast_tensors(*base.maps())
+    mean, second, far, other = (np.ascontiguousarray(m.numpy()).reshape(-1) for m in maps)
+    variance = np.maximum(second - mean**2, 0.0)
+    safe = np.where(variance > 0, variance, 1.0)
+    correlations = (np.clip((k - mean**2) / safe, -1.0, 1.0) for k in (far, other))
+    return Atoms(tuple(maps[0].shape), mean, variance, *correlations)
+
+
+def of_function(node: Node, ctx: Context, base: Signal, f: Elementwise) -> Signal:
+    """The signal ``f(base)``."""
+    a = atoms(base)
+    found = moments(f, a.mean, a.variance)
+
+    def back(values: Floats) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).view(a.shape)
+
+    slope = float(found.slope.mean())
+    terms = {**linear_terms(base.terms, slope), node.name: 1.0}
+    signal = Signal(
+        node.name, shape_of(node), base.axes, back(found.mean), back(found.second), back(found.pair(a.far)),
+        back(found.pair(a.other)), _near(base, found, a), base, f, terms=terms,
+    )  # fmt: skip
+    excess = _excess(found.fourth, found.second)
+    spread = base.spread + max(excess, 0.0) * sharing(base, ctx.batch) / max(1, base.channels())
+    if base.across is not None:
+        safe = np.where(a.variance > 0, a.variance, 1.0)
+        alike = (base.across.expand(a.shape).numpy().reshape(-1) - a.mean**2) / safe
+        signal = replace(signal, across=back(found.pair(np.clip(alike, -1, 1))))
+    return ctx.register(replace(signal, spread=spread))
+
+
+def _excess(fourth: Floats, second: Floats) -> float:
+    """Relative variance of the square of one element, averaged."""
+    square = float((second**2).mean())
+    return float(fourth.mean()) / square - 1 if square > 0 else 0.0
+
+
+def _near(base: Signal, found: Moments, a: Atoms) -> Near | None:
+    """Closeness after the function: K at each lag through the same series, measured between `far` and `second`."""
+    if base.near is None:
+        return None
+    far = float(a.far.mean())
+    correlation = far + base.near.reshape(-1) * (1 - far)
+    total, apart = float(found.second.mean()), float(found.pair(a.far).mean())
+    lags = sum_series(found.series.mean(0, keepdims=True), np.array([total]), correlation)
+    span = total - apart
+    return ((lags - apart) / span).reshape(base.near.shape) if span > 0 else None
+
+
+def through(base: Signal, f: Elementwise, g: Gradient, ctx: Context) -> Gradient:
+    """The gradient by `base` of what arrives as `g` at ``f(base)``."""
+    a = atoms(base)
+    found = moments(f, a.mean, a.variance)
+    chi = torch.from_numpy(np.ascontiguousarray(found.chi)).view(a.shape)
+    pair = torch.from_numpy(np.ascontiguousarray(found.slope_pair(a.far))).view(a.shape)
+    noise = max(_excess(found.chi_fourth, found.chi), 0.0) * sharing(base, ctx.batch) / max(1, base.channels())
+    return Gradient(g.second * chi, g.far * pair, g.spread + noise)
+
+
+def apply(node: Node, ctx: Context, x: Signal, f: Elementwise) -> Step:
+    """One elementwise function of one signal."""
+    whole, base = f.after(x.function), x.root
+    signal = replace(of_function(node, ctx, base, whole), argument=x, last=f)
+
+    def pull(g: Gradient) -> list[Flow]:
+        return [(base.name, through(base, whole, g, ctx), True), *shown(x, slope_of(f, x.function), g)]
+
+    return Step(signal, pull)
+
+
+def slope_of(outer: Elementwise, inner: Elementwise | None) -> Elementwise:
+    """``outer'(inner(z))`` as a function of ``z``."""
+    inside = inner or IDENTITY
+
+    def slope(z: Tensor) -> Tensor:
+        y = inside.call(z.detach()).detach().requires_grad_()
+        with torch.enable_grad():
+            return derivative(outer.call(y), y)
+
+    return Elementwise(f"slope of {outer.key} at {inside.key}", slope)
+
+
+def times(a: Elementwise, b: Elementwise) -> Elementwise:
+    """The product of two functions of one number."""
+    f, g = a.call, b.call
+    return Elementwise(f"({a.key})({b.key})", lambda z: f(z) * g(z))
+
+
+def shown(x: Signal, slope: Elementwise, g: Gradient) -> list[Flow]:
+    """The gradient by each step between the base and a function of it, which has this `slope` by the step `x`.
+
+    These gradients are only shown: `through` has already taken all of it to the base.
+    """
+    flows: list[Flow] = []
+    base = x.root
+    a = atoms(base)
+    while x is not base and x.argument is not None and x.last is not None:
+        found = moments(slope, a.mean, a.variance).second
+        factor = torch.from_numpy(np.ascontiguousarray(found)).view(a.shape)
+        flows.append((x.name, g.scaled(factor), False))
+        slope, x = times(slope, slope_of(x.last, x.argument.function)), x.argument
+    return flows
+
+
+@rule(*_FUNCTIONS)
+def function(node: Node, ctx: Context) -> Step | None:
+    """Any function of one number that ATen knows."""
+    if len(node.inputs) > 1 and node.function != "prelu":
+        return None
+    x = ctx.first(node)
+    slope = float(ctx.signals[node.inputs[1]].mean.mean()) if node.function == "prelu" else None
+    return apply(node, ctx, x, aten(node.function, node.arguments, slope))
+
+
+@rule(*_SAME)
+def same(node: Node, ctx: Context) -> Step:
+    """Copies and conversions of type."""
+    x = ctx.first(node)
+    return apply(node, ctx, x, IDENTITY)
+
+
+@rule("pow")
+def power(node: Node, ctx: Context) -> Step | None:
+    """A fixed power; a fractional one is of a size."""
+    exponent = node.arguments.get("exponent")
+    if not isinstance(exponent, int | float) or len(node.inputs) != 1:
+        return None
+    f = Elementwise(f"pow({exponent})", lambda z: z**exponent)
+    return (
+        apply(node, ctx, ctx.first(node), f) if float(exponent).is_integer() and exponent > 0 else sized(node, ctx, f)
+    )
+
+
+@rule(*_OF_SIZES)
+def of_size(node: Node, ctx: Context) -> Step:
+    """Roots, reciprocals and logarithms."""
+    return sized(node, ctx, aten(node.function, node.arguments))
+
+
+def sized(node: Node, ctx: Context, f: Elementwise) -> Step:
+    """A function of a positive number that varies little about its mean ``m``: ``f(m)``, and ``f'(m)² v`` about it."""
+    x = ctx.first(node)
+    centre = x.mean.abs().clamp_min(1e-30).detach().requires_grad_()
+    with torch.enable_grad():
+        y = f.call(centre)
+        (slope,) = torch.autograd.grad(y.sum(), centre)
+    value, chi = y.detach(), slope**2
+    square = value**2
+    maps = [value, *(square + chi * (m - x.mean**2) for m in (x.second, x.far, x.other))]
+    mean, second, far, other = maps
+    signal = replace(
+        x, name=node.name, mean=mean, second=second, far=far, other=other, base=None, function=None,
+        argument=None, last=None, terms={node.name: 1.0}, rows=None, simplex=False,
+    )  # fmt: skip
+    return Step(ctx.register(signal), lambda g: [(x.name, g.scaled(chi), True)])

@@ -1,0 +1,273 @@
+"""Averages, maxima and resampling over sites: rules that need the correlation between them.
+
+The average of ``n`` elements has the second moment of an average pair, ``q/n + (1-1/n) K``; taking pixels as
+independent would give ``q/n``. A maximum over ``n`` equally correlated Gaussians is, with ``z_i = √r u + √(1-r) v_i``,
+``E max = m + σ √(1-r) e_n`` and ``Var max = σ² (r + (1-r) v_n)``, where ``e_n`` and ``v_n`` are mean and variance of
+the largest of ``n`` standard normals; a maximum after a function that rises is that function of the maximum.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy.special import ndtr
+from torch import Tensor
+
+from firstlight._typing import Floats
+from firstlight.graph import Node
+from firstlight.theory.axes import resized, size
+from firstlight.theory.elementwise import IDENTITY
+from firstlight.theory.gaussian import grid
+from firstlight.theory.maps.pointwise import atoms, slope_of
+from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of, with_maps
+from firstlight.theory.maps.windows import Window, each
+from firstlight.theory.signal import Gradient, Near, Signal
+
+
+@lru_cache(maxsize=256)
+def largest(n: int) -> tuple[float, float]:
+    """Mean and variance of the largest of `n` independent standard normals."""
+    g, w = _normal()
+    weight = n * ndtr(g) ** (n - 1) * w
+    mean = float((weight * g).sum())
+    return mean, float((weight * g * g).sum()) - mean**2
+
+
+def _normal() -> tuple[Floats, Floats]:
+    g, w = grid(np.zeros(1), np.ones(1), (-6.0, -2.0, 2.0, 4.0, 5.0, 6.0))
+    return g[0], w[0]
+
+
+def _window(node: Node, x: Signal) -> Window:
+    dims = int(node.function[-2]) if node.function[-1] == "d" else int(node.function.partition("d_")[0][-1])
+    kernel = each(node.arguments["kernel_size"], dims)
+    stride = node.arguments.get("stride") or kernel
+    before = each(node.arguments.get("padding", 0), dims)
+    dilation = each(node.arguments.get("dilation", 1), dims)
+    return Window(x.shape[-dims:], pooled_shape(node, x)[-dims:], kernel, each(stride, dims), before, dilation)
+
+
+def pooled_shape(node: Node, x: Signal) -> tuple[int, ...]:
+    """Shape of the values, also where the operation returns indices beside them."""
+    if node.shape is not None:
+        return node.shape
+    dims = int(node.function.partition("d_")[0][-1])
+    kernel = each(node.arguments["kernel_size"], dims)
+    stride = each(node.arguments.get("stride") or kernel, dims)
+    before, dilation = each(node.arguments.get("padding", 0), dims), each(node.arguments.get("dilation", 1), dims)
+    up = bool(node.arguments.get("ceil_mode", False))
+    out = []
+    for n, k, s, p, d in zip(x.shape[-dims:], kernel, stride, before, dilation, strict=True):
+        places = (n + 2 * p - d * (k - 1) - 1) / s
+        out.append(int(math.ceil(places) if up else math.floor(places)) + 1)
+    return (*x.shape[:-dims], *out)
+
+
+def closeness(x: Signal, kernel: Sequence[int], dilation: int = 1) -> float:
+    """Mean of ``r`` over different sites of one window; 0 when closeness plays no part."""
+    if x.near is None or x.near.ndim != len(kernel) or math.prod(kernel) == 1:
+        return 0.0
+    padded = np.zeros([max(k * dilation, n) for k, n in zip(kernel, x.near.shape, strict=True)])
+    padded[tuple(slice(0, n) for n in x.near.shape)] = x.near
+    weights = np.ones(())
+    for k in kernel:
+        weights = np.multiply.outer(weights, np.array([(1 if lag == 0 else 2) * (k - lag) for lag in range(k)]))
+    lags = padded[tuple(slice(0, k * dilation, dilation) for k in kernel)]
+    n = math.prod(kernel)
+    return float(((weights * lags).sum() - n) / (n * (n - 1)))
+
+
+@rule("avg_pool1d", "avg_pool2d", "avg_pool3d")
+def average(node: Node, ctx: Context) -> Step:
+    """Average over a window, zeros of the padding included unless the network leaves them out."""
+    x = ctx.first(node)
+    window = _window(node, x)
+    n = math.prod(window.kernel)
+    counts = window.sum(torch.ones((1,) * len(x.shape), dtype=torch.float64))
+    counted = counts if not node.arguments.get("count_include_pad", True) else torch.full_like(counts, n)
+    r = closeness(x, window.kernel)
+    pair = x.far + r * (x.second - x.far)
+    second = (window.sum(x.second) + (counts - 1) * window.sum(pair)) / counted**2
+    mean = window.sum(x.mean) / counted
+    far, other = (window.sum(m) * counts / counted**2 for m in (x.far, x.other))
+    axes = resized(x.axes, shape_of(node))
+    near = _overlap(window)
+    out = replace(with_maps(x, node, axes, [mean, second, far, other]), near=near)
+    if out.shape == x.shape:
+        variance, apart, _ = x.covariances()
+        alpha = 1 / n + (1 - 1 / n) * (apart / variance + r * (1 - apart / variance) if variance > 0 else 0.0)
+        out = replace(out, terms={**linear_terms(x.terms, float(alpha)), node.name: 1.0})
+
+    def pull(g: Gradient) -> list[Flow]:
+        reads = window.scatter(1 / counted**2 * g.second)
+        several = window.scatter(torch.ones_like(g.second))
+        return [
+            (
+                x.name,
+                Gradient(
+                    reads + (several - 1).clamp_min(0) * window.scatter(g.far / counted**2),
+                    _flat(g.far, window, counted),
+                    g.spread,
+                ),
+                True,
+            )
+        ]
+
+    return Step(ctx.register(out), pull)
+
+
+def _flat(far: Tensor, window: Window, counted: Tensor) -> Tensor:
+    reads = window.scatter(far.sqrt().nan_to_num() / counted)
+    return reads**2
+
+
+def _overlap(window: Window) -> Near | None:
+    """Closeness of two windows: the share of their taps that they have in common."""
+    near = np.ones(())
+    for k, s in zip(window.kernel, window.stride, strict=True):
+        near = np.multiply.outer(near, np.array([(k - lag) / k for lag in range(0, k, s)]))
+    return near if near.size > 1 else None
+
+
+@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
+def adaptive(node: Node, ctx: Context) -> Step:
+    """Average over equal parts; over the whole image it is the global average."""
+    x = ctx.first(node)
+    shape = shape_of(node)
+    dims = tuple(d for d in range(len(shape)) if shape[d] != x.shape[d])
+    return over(node, ctx, x, dims, tuple(x.shape[d] // shape[d] for d in dims), shape)
+
+
+@rule("mean", "sum")
+def reduce(node: Node, ctx: Context) -> Step:
+    """Mean or sum over whole dimensions."""
+    x = ctx.first(node)
+    chosen = node.arguments.get("dim")
+    listed = range(len(x.shape)) if chosen in (None, ()) else each(chosen, 1) if isinstance(chosen, int) else chosen
+    dims = tuple(sorted(int(d) % len(x.shape) for d in listed))
+    return over(node, ctx, x, dims, tuple(x.shape[d] for d in dims), shape_of(node), total=node.function == "sum")
+
+
+def over(
+    node: Node, ctx: Context, x: Signal, dims: tuple[int, ...], parts: tuple[int, ...], shape: tuple[int, ...],
+    *, total: bool = False,
+) -> Step:  # fmt: skip
+    """Mean over blocks of `parts` elements along `dims`: the product of an average pair."""
+    blocks = tuple(tuple((k, min(n, p)) for k, n in x.axes[d]) for d, p in zip(dims, parts, strict=True))
+    sites, channels, samples = (size(blocks, kind) for kind in "scb")
+    n = math.prod(parts)
+    r = closeness(x, parts) if len(parts) > 1 else 0.0
+    pair = x.far + r * (x.second - x.far)
+    within = x.second / max(sites, 1) + (1 - 1 / max(sites, 1)) * pair
+    batch = within / max(samples, 1) + (1 - 1 / max(samples, 1)) * x.other
+    apart = (1 - 1 / max(channels, 1)) * x.mean**2
+    maps = [
+        x.mean,
+        batch / max(channels, 1) + apart,
+        x.far / max(channels, 1) + apart,
+        x.other / max(channels, 1) + apart,
+    ]
+    kept = shape if len(shape) == len(x.shape) else tuple(1 if d in dims else m for d, m in enumerate(x.shape))
+    scale = float(n) if total else 1.0
+    maps = [_blocks(m, dims, kept) * (scale if k == 0 else scale**2) for k, m in enumerate(maps)]
+    axes = resized(x.axes, kept)
+    dropped = len(shape) != len(x.shape)
+    if dropped:
+        maps = [m.squeeze(dims) for m in maps]
+        axes = tuple(axis for d, axis in enumerate(axes) if d not in dims)
+    out = replace(with_maps(x, node, axes, maps), near=None)
+
+    def pull(g: Gradient) -> list[Flow]:
+        second, far = g.second, g.far
+        if dropped:
+            for d in dims:
+                second, far = second.unsqueeze(d), far.unsqueeze(d)
+        second, far = (_spread_out(m, dims, x.shape) * scale**2 / n**2 for m in (second, far))
+        whole = all(p == x.shape[d] for d, p in zip(dims, parts, strict=True))
+        return [(x.name, Gradient(second, second if whole and sites > 1 else far, g.spread), True)]
+
+    return Step(ctx.register(out), pull)
+
+
+def _blocks(values: Tensor, dims: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
+    for d in dims:
+        if values.shape[d] > 1:
+            n = values.shape[d] // shape[d] * shape[d]
+            values = values.narrow(d, 0, n).unflatten(d, (shape[d], -1)).mean(d + 1)
+    return values
+
+
+def _spread_out(values: Tensor, dims: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
+    for d in dims:
+        if values.shape[d] > 1:
+            index = torch.arange(shape[d]) * values.shape[d] // shape[d]
+            values = values.index_select(d, index)
+    return values
+
+
+@rule(
+    "max_pool1d", "max_pool2d", "max_pool3d", "max_pool1d_with_indices", "max_pool2d_with_indices",
+    "max_pool3d_with_indices", "adaptive_max_pool1d", "adaptive_max_pool2d", "amax",
+)  # fmt: skip
+def maximum(node: Node, ctx: Context) -> Step | None:
+    """The largest of a window; the padding never wins."""
+    x = ctx.first(node)
+    if node.function.startswith("max_pool"):
+        window = _window(node, x)
+        n, r, shape = math.prod(window.kernel), closeness(x, window.kernel), pooled_shape(node, x)
+        overlap = _overlap(window)
+    else:
+        shape, overlap, r = shape_of(node), None, 0.0
+        n = max(1, math.prod(x.shape) // max(1, math.prod(shape)))
+    if n == 1:
+        return None
+    out, chi = largest_of(node, x, n, r)
+    kept = shape if len(shape) == len(x.shape) else None
+    axes = resized(x.axes, kept) if kept else tuple((("s", m),) for m in shape)
+    maps = [m if m.numel() == 1 else m.mean().reshape((1,) * m.dim()) for m in out.maps()]
+    maps = [m.reshape((1,) * len(shape)) for m in maps]
+    near = overlap if x.near is None or overlap is None else np.maximum(overlap, 0)
+    out = replace(with_maps(out, node, axes, maps), near=near, shape=shape)
+    outputs, inputs = math.prod(shape), math.prod(x.shape)
+
+    def pull(g: Gradient) -> list[Flow]:
+        """Only winners get a gradient, so a function before the pooling meets it with its slope there."""
+        second, far = (g.second.mean() * outputs / inputs, g.far.mean() * (outputs / inputs) ** 2)
+        rank = (1,) * len(x.shape)
+        back = Gradient(second.reshape(rank), far.reshape(rank), g.spread)
+        if x.root is x:
+            return [(x.name, back, True)]
+        return [(x.root.name, back.scaled(chi), True), (x.name, back, False)]
+
+    return Step(ctx.register(out), pull)
+
+
+def largest_of(node: Node, x: Signal, n: int, r: float) -> tuple[Signal, float]:
+    """Moments of the largest of `n` elements of `x` at different sites, and the mean squared slope there."""
+    base = x.root
+    a = atoms(base)
+    correlation = np.clip(a.far + r * (1 - a.far), 0.0, 1.0)
+    e, v = largest(n)
+    std = np.sqrt(a.variance)
+    centre = a.mean + std * np.sqrt(1 - correlation) * e
+    size_of = a.variance * (correlation + (1 - correlation) * v)
+    f = x.function or IDENTITY
+    g, w = _normal()
+    places = torch.from_numpy(centre[:, None] + np.sqrt(size_of)[:, None] * g[None])
+    values = f.call(places).numpy()
+    chi = float((slope_of(f, None).call(places).numpy() ** 2 * w).sum(1).mean())
+    mean, second = (values * w).sum(1), (values**2 * w).sum(1)
+
+    def back(flat: Floats) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(flat)).view(a.shape)
+
+    spread = np.maximum(second - mean**2, 0)
+    far, other = (mean**2 + spread * np.clip(c, 0, 1) for c in (a.far, a.other))
+    found = replace(
+        x, mean=back(mean), second=back(second), far=back(far), other=back(other), base=None, function=None,
+        argument=None, last=None,
+    )  # fmt: skip
+    return found, chi

@@ -1,0 +1,266 @@
+"""Operations that arrange, select, repeat or join: they are carried out on the maps of moments themselves.
+
+A map has the tensor's own shape, so a view, a slice, a shift of windows or a concatenation acts on it as on the tensor,
+and segments of channels or rows of tokens stay where the network puts them. The backward pass is the adjoint of the
+same call, taken by automatic differentiation.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firstlight.graph import Node
+from firstlight.graph.vocabulary import REARRANGEMENT, SPLIT
+from firstlight.theory.axes import Axes, guess, main_kind, permute, reshape, resized
+from firstlight.theory.maps.arithmetic import reduced
+from firstlight.theory.maps.pool import closeness
+from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
+from firstlight.theory.signal import Gradient, Signal, compress
+
+_PERMUTING = frozenset(
+    {"permute", "transpose", "t", "numpy_T", "mT", "matrix_H", "movedim", "moveaxis", "swapaxes", "swapdims"}
+)
+_RESHAPING = frozenset(
+    {"view", "reshape", "unflatten", "flatten", "squeeze", "unsqueeze", "view_as", "reshape_as", "_unsafe_view"}
+)
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19)
+
+
+def _call(node: Node, value: Tensor) -> Any:
+    """Carry the node's operation out on `value`."""
+    if node.function in ("view", "reshape", "view_as", "reshape_as", "_unsafe_view", "unsafe_view"):
+        return value.reshape(shape_of(node))
+    if node.function in ("expand", "expand_as", "broadcast_to"):
+        return value.expand(shape_of(node))
+    settings = {k: v for k, v in node.arguments.items() if k != "dtype"}
+    return getattr(torch.ops.aten, node.function)(value, **settings)
+
+
+def _mapped(node: Node, x: Signal, values: Tensor, index: int | None, zero_fill: bool) -> Tensor:
+    rank = len(shape_of(node) if index is None else ())
+    if values.numel() == 1 and not zero_fill and index is None:
+        return values.reshape((1,) * rank)
+    result = _call(node, values.expand(x.shape))
+    return compress((result if index is None else result[index]).contiguous())
+
+
+def _axes(node: Node, x: Signal, batch: int) -> Axes:
+    shape = shape_of(node)
+    if node.function in _PERMUTING:
+        marked = _call(node, torch.empty(_PRIMES[: len(x.shape)], device="meta"))
+        return permute(x.axes, [_PRIMES.index(n) for n in marked.shape])
+    if node.function in _RESHAPING:
+        return reshape(x.axes, shape)
+    if node.function in ("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "unfold", "im2col") or len(
+        shape
+    ) != len(x.shape):
+        if node.function == "select":
+            dim = int(node.arguments["dim"]) % len(x.shape)
+            return tuple(axis for d, axis in enumerate(x.axes) if d != dim)
+        return guess(shape, batch)
+    return resized(x.axes, shape)
+
+
+@rule(
+    *(REARRANGEMENT - {"contiguous", "detach", "clone", "alias"}), "slice", "select", "narrow", "unfold", "im2col",
+    "constant_pad_nd", "pad", "reflection_pad2d", "replication_pad2d", "upsample_nearest1d", "upsample_nearest2d",
+    "upsample_nearest3d", "channel_shuffle", "diagonal", "flip", "tril", "triu",
+)  # fmt: skip
+def arrange(node: Node, ctx: Context) -> Step | None:
+    """One tensor in, the same numbers out in another arrangement, or some of them."""
+    x = ctx.first(node)
+    if node.shape is None or (len(node.inputs) > 1 and not node.function.endswith("_as")):
+        return None
+    zero_fill = node.function in ("constant_pad_nd", "pad", "tril", "triu")
+    maps = [_mapped(node, x, m, None, zero_fill) for m in x.maps()]
+    axes = _axes(node, x, ctx.batch)
+    out = with_maps(x, node, axes, maps)
+    kept = node.function in REARRANGEMENT
+    if kept:
+        out = replace(out, terms=x.terms, simplex=x.simplex and _last_kept(node, x))
+        out = replace(out, rows=None if x.rows is None else x.rows.mean().reshape((1,) * len(axes)))
+    elif node.function.startswith("upsample"):
+        out = replace(out, near=None)
+    ctx.register(out)
+
+    def pull(g: Gradient) -> list[Flow]:
+        if kept and g.second.numel() == 1 and g.far.numel() == 1:
+            rank = (1,) * len(x.shape)
+            return [(x.name, Gradient(g.second.reshape(rank), g.far.reshape(rank), g.spread), True)]
+        second, far = (_adjoint(node, x, m, None) for m in (g.second, g.far))
+        return [(x.name, Gradient(second, far, g.spread), True)]
+
+    return Step(out, pull)
+
+
+def _last_kept(node: Node, x: Signal) -> bool:
+    return bool(shape_of(node)) and shape_of(node)[-1] == x.shape[-1] and node.function not in _PERMUTING
+
+
+def _adjoint(node: Node, x: Signal, values: Tensor, index: int | None) -> Tensor:
+    with torch.enable_grad():
+        start = torch.zeros(x.shape, dtype=torch.float64, requires_grad=True)
+        result = _call(node, start)
+        part = result if index is None else result[index]
+        (back,) = torch.autograd.grad(part, start, values.expand(part.shape))
+    return compress(back)
+
+
+@rule("getitem")
+def part(node: Node, ctx: Context) -> Step | None:
+    """One part of a tensor that was cut, or the values of an operation that returns more than these."""
+    whole = ctx.graph[node.inputs[0]]
+    index = int(node.arguments["index"])
+    if whole.function not in SPLIT:
+        values = ctx.first(node)
+        if index or values.shape != node.shape:
+            return None
+        return Step(replace(values, name=node.name), lambda g: [(values.name, g, True)])
+    x = ctx.first(whole)
+    maps = [_mapped(whole, x, m, index, False) for m in x.maps()]
+    shape = shape_of(node)
+    axes = resized(x.axes, shape) if len(shape) == len(x.shape) else _without(whole, x)
+    out = ctx.register(with_maps(x, node, axes, maps))
+
+    def pull(g: Gradient) -> list[Flow]:
+        second, far = (_adjoint(whole, x, m, index) for m in (g.second, g.far))
+        return [(x.name, Gradient(second, far, g.spread), True)]
+
+    return Step(out, pull)
+
+
+def _without(node: Node, x: Signal) -> Axes:
+    dim = int(node.arguments.get("dim", 0)) % len(x.shape)
+    return tuple(axis for d, axis in enumerate(x.axes) if d != dim)
+
+
+@rule("chunk", "split", "split_with_sizes", "tensor_split", "unbind")
+def cut(node: Node, ctx: Context) -> Step:
+    """Cuts a tensor into parts, which `part` hands out."""
+    x = ctx.first(node)
+    return Step(replace(x, name=node.name), lambda g: [(x.name, g, True)])
+
+
+@rule("cat", "concat", "stack")
+def join(node: Node, ctx: Context) -> Step:
+    """Joins tensors: each keeps its moments, as a segment of the map."""
+    parts = [ctx.signals[name] for name in node.inputs]
+    shape = shape_of(node)
+    dim = int(node.arguments.get("dim", 0)) % len(shape)
+    stacked = node.function == "stack"
+    frame = next((p for p in parts if ctx.is_signal(p.name)), parts[0])
+    axes = frame.axes if not stacked else (*frame.axes[:dim], (("s", len(parts)),), *frame.axes[dim:])
+    maps = []
+    for k in range(4):
+        each = [p.maps()[k].unsqueeze(dim) if stacked else p.maps()[k] for p in parts]
+        full = [
+            m.expand(*(shape[:dim]), 1 if stacked else p.shape[dim], *shape[dim + 1 :])
+            for m, p in zip(each, parts, strict=True)
+        ]
+        maps.append(compress(torch.cat(_smallest(full, dim), dim)))
+    axes = resized(axes, shape)
+    sizes = [math.prod(p.shape) for p in parts]
+    weights = [n * float(p.second.mean()) for n, p in zip(sizes, parts, strict=True)]
+    total = sum(weights) or 1.0
+    spread = sum((w / total) ** 2 * p.spread for w, p in zip(weights, parts, strict=True))
+    near = max((p.near for p in parts if p.near is not None), key=lambda n: n.size, default=None)
+    out = ctx.register(replace(with_maps(frame, node, axes, maps), spread=spread, near=near))
+
+    def pull(g: Gradient) -> list[Flow]:
+        flows: list[Flow] = []
+        start = 0
+        for p in parts:
+            n = 1 if stacked else p.shape[dim]
+            second, far = (m if m.shape[dim] == 1 else m.narrow(dim, start, n) for m in (g.second, g.far))
+            if stacked:
+                second, far = second.squeeze(dim), far.squeeze(dim)
+            flows.append((p.name, Gradient(compress(second), compress(far), g.spread), True))
+            start += n
+        return flows
+
+    return Step(out, pull)
+
+
+def _smallest(maps: list[Tensor], dim: int) -> list[Tensor]:
+    """Drop what no map varies along (stride 0 everywhere), so that joining does not fill memory."""
+    for d in range(maps[0].dim()):
+        if d != dim and all(m.stride(d) == 0 or m.shape[d] == 1 for m in maps):
+            maps = [m.narrow(d, 0, 1) for m in maps]
+    return maps
+
+
+@rule("expand", "expand_as", "broadcast_to", "repeat", "tile", "repeat_interleave")
+def repeat(node: Node, ctx: Context) -> Step | None:
+    """The same numbers several times: what is repeated along all sites is equal at all sites."""
+    x = ctx.first(node)
+    shape = shape_of(node)
+    lead = len(shape) - len(x.shape)
+    if not shape or lead < 0:
+        return None
+    full = (1,) * lead + x.shape
+    old = (*((("s", 1),) for _ in range(lead)), *x.axes)
+    axes = tuple(
+        axis if full[d] == shape[d] else ((("b" if d == 0 and shape[d] == ctx.batch else main_kind(axis)), shape[d]),)
+        for d, axis in enumerate(old)
+    )
+    maps = [m.reshape((1,) * lead + tuple(m.shape)) for m in x.maps()]
+    if any(m.shape[d] > 1 and full[d] != shape[d] for m in maps for d in range(len(shape))):
+        maps = [_mapped(node, x, m, None, False) for m in x.maps()]
+    out = ctx.register(with_maps(x, node, axes, maps))
+    return Step(out, lambda g: [(x.name, reduced(g, x, shape, axes), True)])
+
+
+@rule("index_select", "gather", "index", "take_along_dim", "embedding_bag", "masked_fill", "where", "index_put")
+def select(node: Node, ctx: Context) -> Step:
+    """Elements chosen by an index or a mask: as they are, on average."""
+    x = next((ctx.signals[n] for n in node.inputs if ctx.is_signal(n)), ctx.first(node))
+    shape = shape_of(node)
+    axes = resized(x.axes, shape) if len(shape) == len(x.shape) else guess(shape, ctx.batch)
+    maps = [m.mean().reshape((1,) * len(shape)) for m in x.maps()]
+    out = ctx.register(replace(with_maps(x, node, axes, maps), near=None))
+    share = min(1.0, math.prod(shape) / max(1, math.prod(x.shape)))
+
+    def pull(g: Gradient) -> list[Flow]:
+        second, far = (m.mean().reshape((1,) * len(x.shape)) * share for m in (g.second, g.far))
+        return [(x.name, Gradient(second, far, g.spread), True)]
+
+    return Step(out, pull)
+
+
+@rule("upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d", "upsample_trilinear3d")
+def interpolate(node: Node, ctx: Context) -> Step:
+    """Weighted means of neighbours with weights ``A``: ``K ↦ far + A² (q - far)`` with the squares elementwise."""
+    x = ctx.first(node)
+    sizes, outs = x.shape[2:], shape_of(node)[2:]
+    mode = "bicubic" if "bicubic" in node.function else "linear"
+    share = math.prod(
+        _square_weight(n, m, mode, bool(node.arguments["align_corners"])) for n, m in zip(sizes, outs, strict=True)
+    )
+    r = closeness(x, (2,) * len(sizes))
+    share += (1 - share) * r
+    maps = [m.mean(tuple(range(2, m.dim())), keepdim=True) for m in x.maps()]
+    mean, second, far, other = maps
+    out = with_maps(x, node, resized(x.axes, shape_of(node)), [mean, far + share * (second - far), far, other])
+    grown = math.prod(outs) / math.prod(sizes)
+
+    def pull(g: Gradient) -> list[Flow]:
+        second, far = (m.mean(tuple(range(2, m.dim())), keepdim=True) for m in (g.second, g.far))
+        back = grown * share * (second - far) + grown**2 * far
+        return [(x.name, Gradient(back, grown**2 * far, g.spread), True)]
+
+    return Step(ctx.register(replace(out, near=None)), pull)
+
+
+def _square_weight(n: int, out: int, mode: str, corners: bool) -> float:
+    """Mean over outputs of the sum of squared weights, in one dimension."""
+    eye = torch.eye(n, dtype=torch.float64)
+    if mode == "bicubic":
+        rows = torch.nn.functional.interpolate(
+            eye[:, None, :, None].expand(n, 1, n, n), (out, n), mode="bicubic", align_corners=corners
+        )
+        return float((rows[:, 0, :, 0] ** 2).sum(0).mean())
+    rows = torch.nn.functional.interpolate(eye[:, None], out, mode="linear", align_corners=corners)
+    return float((rows[:, 0] ** 2).sum(0).mean())

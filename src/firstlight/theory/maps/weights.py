@@ -1,0 +1,202 @@
+"""Sums with weights: linear layers, convolutions, transposed convolutions, embeddings.
+
+With ``y = Σ_k w_k x_k + b`` over ``d`` terms, weights independent of the input and of each other, of mean ``μ`` and
+variance ``s²``: ``E y = d μ E x + E b`` and
+
+    E y y' = s² Σ_k E x_k x'_k + μ² E (Σ x)(Σ x') + E b²,   (Σ x)(Σ x') = d E x x' + d(d-1) pairs,
+
+for ``y'`` the same output at another site or sample; `pairs` is the product of two different inputs. With ``μ = 0``
+this is the lecture's ``var(y) = d var(w) E x²`` (He et al. 2015, eq. 7: it is the second moment of the input that
+counts, not its variance). Backward, the same weights the other way: ``E (∂L/∂x)² = s² fan_out E (∂L/∂y)²`` (eq. 13).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstlight.graph import Node
+from firstlight.theory.axes import Axes, main_kind, size
+from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
+from firstlight.theory.maps.windows import Window, each, leading_padding
+from firstlight.theory.signal import Gradient, Near, Signal
+
+
+def sharing(signal: Signal, batch: int) -> float:
+    """Mean squared correlation between all elements of one channel: 1 when they say the same, 1/N when independent.
+
+    The second moment of a layer is an average over channels, of which there are few, and over sites and samples, which
+    share the channel's weights; this is how little the latter help.
+    """
+    variance, far, other = signal.covariances()
+    if variance <= 0:
+        return 1.0
+    sites = max(1, signal.sites())
+    within = (1 / sites) + (1 - 1 / sites) * (far / variance) ** 2
+    return float((within / batch) + (1 - 1 / batch) * (other / variance) ** 2)
+
+
+def _finish(node: Node, ctx: Context, x: Signal, axes: Axes, maps: list[Tensor], near: Near | None) -> Signal:
+    """Add the bias, which all sites and samples share, and make the result a source of its own."""
+    bias = ctx.of(node, "bias")
+    if bias is not None:
+        mean_b, second_b = float(bias.mean.mean()), float(bias.second.mean())
+        cross = 2 * mean_b * maps[0]
+        maps = [maps[0] + mean_b, *(m + second_b + cross for m in maps[1:])]
+    mean, second, far, other = maps[:4]
+    across = None if len(maps) == 4 else maps[4]
+    return replace(with_maps(x, node, axes, [mean, second, far, other]), near=near, across=across)
+
+
+def _weighted(x: Signal, weight: Signal, terms: float, collect: Callable[[Tensor, bool], Tensor]) -> list[Tensor]:
+    """Mean, second, far, other (and across, when the weights' mean is not zero) of a sum with random weights.
+
+    `collect(map, pair)` sums a map over the terms.
+    """
+    mean_w, second_w = float(weight.mean.mean()), float(weight.second.mean())
+    variance_w = max(second_w - mean_w**2, 0.0)
+    summed = [collect(x.second, False), collect(x.far, True), collect(x.other, True)]
+    maps = [variance_w * m for m in summed]
+    mean = collect(x.mean, False)
+    if mean_w:
+        apart = (1 - 1 / terms) * terms * collect(x.channel_pairs(), False)
+        shared = [mean_w**2 * (s + apart) for s in summed]
+        return [mean_w * mean, *(m + s for m, s in zip(maps, shared, strict=True)), shared[0]]
+    return [mean_w * mean, *maps]
+
+
+def _pulled(weight: Signal) -> float:
+    return max(float(weight.second.mean()), 0.0)
+
+
+@rule("linear", "addmm", "matmul_weight")
+def linear(node: Node, ctx: Context) -> Step | None:
+    """``y = x Wᵀ + b`` over the last dimension; mixing sites (MLP-Mixer) makes sites of what were channels."""
+    x, weight = ctx.of(node, "input"), ctx.of(node, "weight")
+    if x is None or weight is None or not x.shape:
+        return None
+    return weighted_sum(node, ctx, x, weight, out=shape_of(node)[-1])
+
+
+def weighted_sum(node: Node, ctx: Context, x: Signal, weight: Signal, out: int) -> Step:
+    """A matrix product with a weight over the last dimension of `x`, giving `out` outputs per row."""
+    fan_in, last = x.shape[-1], len(x.shape) - 1
+
+    def collect(values: Tensor, pair: bool) -> Tensor:
+        return values.mean(last, keepdim=True) * fan_in
+
+    ctx.fans[node.name] = fan_in
+    maps = _weighted(x, weight, fan_in, collect)
+    axes, near = (*x.axes[:-1], (("c", out),)), x.near
+    if main_kind(x.axes[-1]) == "s" and size(x.axes, "s", [last]) > 1:
+        axes = (*(tuple(("s" if k == "c" else k, n) for k, n in a) for a in x.axes[:-1]), (("c", out),))
+        maps[2], near = maps[0] ** 2 + _pulled(weight) * collect(x.mean**2, False), None
+    signal = ctx.register(_finish(node, ctx, x, axes, maps, near))
+    second_w = _pulled(weight)
+
+    def pull(g: Gradient) -> list[Flow]:
+        factor = second_w * out
+        back = Gradient(g.second.mean(last, keepdim=True) * factor, g.far.mean(last, keepdim=True) * factor, g.spread)
+        return [(x.name, back, True)]
+
+    return Step(signal, pull, local=2 * sharing(signal, ctx.batch) / out)
+
+
+@rule("conv1d", "conv2d", "conv3d")
+def convolution(node: Node, ctx: Context) -> Step | None:
+    """Convolution: `windows` for the taps, groups as segments of channels."""
+    x, weight = ctx.of(node, "input"), ctx.of(node, "weight")
+    if x is None or weight is None or len(x.shape) != len(weight.shape):
+        return None
+    _, per_group, *kernel = weight.shape
+    dims = len(kernel)
+    dilation = each(node.arguments["dilation"], dims)
+    before = leading_padding(node.arguments["padding"], kernel, dilation)
+    stride = each(node.arguments["stride"], dims)
+    window = Window(x.shape[2:], shape_of(node)[2:], kernel, stride, before, dilation)
+    groups, terms = int(node.arguments["groups"]), per_group * math.prod(kernel)
+    ctx.fans[node.name] = terms
+
+    def collect(values: Tensor, pair: bool) -> Tensor:
+        grouped = _by_group(values, groups, shape_of(node)[1]) * per_group
+        return window.pair_sum(grouped) if pair else window.sum(grouped)
+
+    signal = _convolved(node, ctx, x, _weighted(x, weight, terms, collect), _strided(x.near, stride))
+    factor = _pulled(weight) * shape_of(node)[1] / groups
+
+    def pull(g: Gradient) -> list[Flow]:
+        second, far = (_by_group(m, groups, x.shape[1]) * factor for m in (g.second, g.far))
+        return [(x.name, Gradient(window.scatter(second), window.pair_scatter(far), g.spread), True)]
+
+    return Step(signal, pull, local=2 * sharing(signal, ctx.batch) / shape_of(node)[1])
+
+
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def transposed(node: Node, ctx: Context) -> Step | None:
+    """Transposed convolution: the window's transpose. With kernel 3 and stride 2 outputs have 1, 2, 2 or 4 taps."""
+    x, weight = ctx.of(node, "input"), ctx.of(node, "weight")
+    if x is None or weight is None or len(x.shape) != len(weight.shape):
+        return None
+    inputs, per_group, *kernel = weight.shape
+    dims, groups = len(kernel), int(node.arguments["groups"])
+    window = Window(
+        shape_of(node)[2:], x.shape[2:], kernel, each(node.arguments["stride"], dims),
+        each(node.arguments["padding"], dims), each(node.arguments["dilation"], dims),
+    )  # fmt: skip
+
+    def collect(values: Tensor, pair: bool) -> Tensor:
+        grouped = _by_group(values, groups, shape_of(node)[1]) * (inputs / groups)
+        return window.pair_scatter(grouped) if pair else window.scatter(grouped)
+
+    taps = inputs / groups * math.prod(kernel) / math.prod(window.stride)
+    near = None if math.prod(window.stride) > 1 else x.near
+    signal = _convolved(node, ctx, x, _weighted(x, weight, taps, collect), near)
+    factor = _pulled(weight) * per_group
+
+    def pull(g: Gradient) -> list[Flow]:
+        second, far = (_by_group(m, groups, x.shape[1]) * factor for m in (g.second, g.far))
+        return [(x.name, Gradient(window.sum(second), window.pair_sum(far), g.spread), True)]
+
+    return Step(signal, pull, local=2 * sharing(signal, ctx.batch) / shape_of(node)[1])
+
+
+def _convolved(node: Node, ctx: Context, x: Signal, maps: list[Tensor], near: Near | None) -> Signal:
+    shape = shape_of(node)
+    axes = (x.axes[0], (("c", shape[1]),), *((("s", n),) for n in shape[2:]))
+    return ctx.register(_finish(node, ctx, x, axes, maps, near))
+
+
+def _by_group(values: Tensor, groups: int, out: int) -> Tensor:
+    """Average a map over the channels (dimension 1) of each group; each of the `out` results gets its group's."""
+    if values.shape[1] == 1:
+        return values
+    if groups == 1:
+        return values.mean(1, keepdim=True)
+    averaged = values.unflatten(1, (groups, -1)).mean(2)
+    return averaged.repeat_interleave(out // groups, 1)
+
+
+def _strided(near: Near | None, stride: tuple[int, ...]) -> Near | None:
+    """Independent taps pair only with themselves, so K at lag ``l`` is K of the input at lag ``stride · l``."""
+    if near is None or near.ndim != len(stride):
+        return None
+    kept = near[tuple(slice(None, None, s) for s in stride)]
+    return kept if kept.size > 1 and np.delete(kept.ravel(), 0).any() else None
+
+
+@rule("embedding")
+def embedding(node: Node, ctx: Context) -> Step | None:
+    """Selects rows: elements of the table as they are; other sites and samples mostly select other rows."""
+    table = ctx.of(node, "weight")
+    if table is None:
+        return None
+    shape = shape_of(node)
+    rank = len(shape)
+    mean, second = (torch.full((1,) * rank, float(m.mean()), dtype=torch.float64) for m in (table.mean, table.second))
+    kinds = ["b" if k == 0 and n == ctx.batch else "s" for k, n in enumerate(shape[:-1])]
+    axes = tuple(((kind, n),) for kind, n in zip([*kinds, "c"], shape, strict=True))
+    signal = Signal(node.name, shape, axes, mean, second, mean**2, mean**2, terms={node.name: 1.0})
+    return Step(ctx.register(signal), lambda g: [], local=2 / shape[-1])

@@ -1,0 +1,142 @@
+"""What a prediction says: plain frozen values."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+WEIGHTED = frozenset(
+    {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "addmm"}
+)
+_DEAD, _EXPLODED = 1e-6, 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class NodePrediction:
+    """What one operation's result should be, over the draw of weights and data.
+
+    Attributes:
+        name: the node's name in the graph.
+        module: dotted path of the module that runs it.
+        op: readable ATen name.
+        shape: of the result; empty when there are several.
+        forward_mean: mean over all elements.
+        forward_second_moment: mean square over all elements.
+        backward_second_moment: mean square of the gradient by it, in units of that by the network's outputs; ``None``
+            where no gradient arrives.
+        band: relative half-width of the 95 % band of `forward_second_moment` at this width and batch: one draw should
+            lie between ``m/(1+band)`` and ``m (1+band)``.
+        backward_band: the same for `backward_second_moment`.
+        gain: `forward_second_moment` over that of the first signal it reads; ``None`` without one.
+        correlation: of one channel in two samples, uncentred: E z z' / E z².
+        opaque: the moments were only passed through.
+        reason: why, when they were.
+    """
+
+    name: str
+    module: str
+    op: str
+    shape: tuple[int, ...]
+    forward_mean: float
+    forward_second_moment: float
+    backward_second_moment: float | None
+    band: float
+    backward_band: float
+    gain: float | None
+    correlation: float
+    opaque: bool
+    reason: str = ""
+
+    @property
+    def forward_std(self) -> float:
+        """Standard deviation over all elements."""
+        return math.sqrt(max(self.forward_second_moment - self.forward_mean**2, 0.0))
+
+    @property
+    def backward_std(self) -> float | None:
+        """Root of `backward_second_moment`: gradients have mean zero."""
+        return None if self.backward_second_moment is None else math.sqrt(max(self.backward_second_moment, 0.0))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A network's signal before any weight is drawn.
+
+    Attributes:
+        nodes: operations that depend on the input, in the order they run.
+        inputs: second moments of the inputs, by node name.
+        notes: what was assumed and what could not be said, one sentence each.
+    """
+
+    nodes: tuple[NodePrediction, ...]
+    inputs: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def _by_name(self) -> dict[str, NodePrediction]:
+        return {node.name: node for node in self.nodes}
+
+    def __getitem__(self, name: str) -> NodePrediction:
+        return self._by_name[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    @property
+    def opaque(self) -> tuple[NodePrediction, ...]:
+        """Nodes whose moments were only passed through."""
+        return tuple(node for node in self.nodes if node.opaque)
+
+    @cached_property
+    def layers(self) -> tuple[NodePrediction, ...]:
+        """Operations with weights."""
+        return tuple(node for node in self.nodes if node.op in WEIGHTED)
+
+    @property
+    def growth(self) -> float | None:
+        """Factor of the forward second moment per layer with weights, the geometric mean from first to last."""
+        return _per_layer([node.forward_second_moment for node in self.layers])
+
+    @property
+    def chi(self) -> float | None:
+        """Factor of the backward second moment per layer towards the input; above 1 gradients explode with depth.
+
+        In a plain network of one activation it is the χ of Poole et al. (2016).
+        """
+        found = [node.backward_second_moment for node in self.layers if node.backward_second_moment is not None]
+        return _per_layer(found[::-1])
+
+    @property
+    def depth_scale(self) -> float | None:
+        """Layers over which the gradient's second moment changes by e: ``1/|ln χ|`` (Schoenholz et al., 2017)."""
+        if self.chi is None:
+            return None
+        return math.inf if self.chi == 1 else 1 / abs(math.log(self.chi))
+
+    @property
+    def turning_points(self) -> tuple[tuple[str, str], ...]:
+        """``(node, what happens)`` where the signal first dies or explodes, forward and backward."""
+        start = max(self.inputs.values(), default=1.0) or 1.0
+        forward = ((node.name, node.forward_second_moment / start) for node in self.nodes)
+        backward = (
+            (node.name, node.backward_second_moment)
+            for node in reversed(self.nodes)
+            if node.backward_second_moment is not None
+        )
+        found = [(*_first(forward), "forward signal"), (*_first(backward), "gradient")]
+        return tuple((name, f"the {what} {how}") for name, how, what in found if name)
+
+
+def _per_layer(values: list[float]) -> float | None:
+    if len(values) < 2 or min(values[0], values[-1]) <= 0:
+        return None
+    return float((values[-1] / values[0]) ** (1 / (len(values) - 1)))
+
+
+def _first(values: Iterable[tuple[str, float]]) -> tuple[str, str]:
+    for name, value in values:
+        if not value > _DEAD:
+            return name, "dies"
+        if not value < _EXPLODED:
+            return name, "explodes"
+    return "", ""

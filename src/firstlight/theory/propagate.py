@@ -1,0 +1,180 @@
+"""Walk a graph forward with moments of signals, then backward with moments of gradients."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+
+from firstlight.graph import Graph, Node
+from firstlight.theory.axes import guess, resized
+from firstlight.theory.leaves import Drawn, leaf
+from firstlight.theory.maps import RULES, Context, Step
+from firstlight.theory.maps.registry import Flow, shape_of, with_maps
+from firstlight.theory.prediction import NodePrediction, Prediction
+from firstlight.theory.signal import Gradient, Signal, scalar
+
+# Beyond finite width: integrals over finite data, and correlations that a rule leaves out.
+_FLOOR = 0.02
+
+
+def propagate(
+    graph: Graph,
+    drawn: Drawn,
+    *,
+    input_mean: float = 0.0,
+    input_second_moment: float = 1.0,
+    training: bool = True,
+) -> Prediction:
+    """Predict every node of `graph`.
+
+    Args:
+        graph: of the network, from `trace`.
+        drawn: mean and second moment of the elements of each parameter and buffer, by name.
+        input_mean: mean of the elements of the inputs.
+        input_second_moment: their mean square.
+        training: batch norm and dropout as in training; otherwise as in evaluation.
+
+    Returns:
+        One entry for each operation that depends on an input. An operation without a rule, or used in a way its rule
+        does not know, is opaque: it hands the moments of its first signal on, and says so.
+    """
+    context, steps, gradients = walk(graph, drawn, (input_mean, input_second_moment), training)
+    nodes = tuple(
+        _describe(node, steps[node.name], gradients.get(node.name), context)
+        for node in graph.operations
+        if node.name in graph.signal
+    )
+    inputs = {n.name: input_second_moment for n in graph.nodes if n.kind == "input"}
+    return Prediction(nodes, inputs, tuple(_notes(graph, nodes)))
+
+
+def walk(
+    graph: Graph, drawn: Drawn, data: tuple[float, float], training: bool
+) -> tuple[Context, dict[str, Step], dict[str, Gradient]]:
+    """The two passes themselves, with everything they know: maps over sites and channels, sources, correlations.
+
+    Args:
+        graph: of the network.
+        drawn: mean and second moment of the elements of each parameter and buffer, by name.
+        data: mean and second moment of the inputs.
+        training: whether batch norm and dropout are in train mode.
+
+    Returns:
+        The context with a signal for each node, the step of each operation, and the gradient by each node.
+    """
+    context = Context(graph, _batch(graph), training)
+    steps: dict[str, Step] = {}
+    for node in graph.nodes:
+        if node.kind in ("op", "opaque"):
+            steps[node.name] = step = _step(node, context)
+            context.signals[node.name] = step.signal
+        else:
+            signal = leaf(node, graph, drawn, context.batch, data)
+            context.signals[node.name] = context.register(signal)
+    return context, steps, _backward(graph, steps, context)
+
+
+def _batch(graph: Graph) -> int:
+    return next((node.shape[0] for node in graph.nodes if node.kind == "input" and node.shape), 1)
+
+
+def _step(node: Node, context: Context) -> Step:
+    known = RULES.get(node.function) if node.kind == "op" else None
+    if known is None:
+        return _opaque(node, context, f"no rule for {node.op}")
+    try:
+        step = known(node, context)
+    except (RuntimeError, IndexError, ValueError, KeyError, TypeError) as error:
+        return _opaque(node, context, f"the rule for {node.op} does not know this use: {type(error).__name__}: {error}")
+    if step is None:
+        return _opaque(node, context, f"the rule for {node.op} does not know this use")
+    if not all(bool(torch.isfinite(m).all()) for m in step.signal.maps()):
+        return _opaque(node, context, f"the rule for {node.op} gave a moment that is not finite")
+    return step
+
+
+def _opaque(node: Node, context: Context, reason: str) -> Step:
+    """Hand the moments of the largest signal read on, each averaged over the tensor."""
+    read = [context.signals[name] for name in node.inputs]
+    moving = [x for x in read if context.is_signal(x.name)] or read
+    shape = shape_of(node)
+    rank = len(shape)
+    if not moving:
+        zero, one = scalar(0.0, rank), scalar(1.0, rank)
+        signal = Signal(node.name, shape, guess(shape, context.batch), zero, one, zero, zero, terms={node.name: 1.0})
+        return Step(context.register(signal), lambda g: [], opaque=reason)
+    x = max(moving, key=lambda s: math.prod(s.shape))
+    axes = resized(x.axes, shape) if len(x.shape) == rank else guess(shape, context.batch)
+    maps = [scalar(value, rank) for value in x.scalars()]
+    signal = context.register(replace(with_maps(x, node, axes, maps), near=None))
+    back = (1,) * len(x.shape)
+
+    def pull(g: Gradient) -> list[Flow]:
+        second, far = (m.mean().reshape(back) for m in (g.second, g.far))
+        return [(x.name, Gradient(second, far, g.spread), True)]
+
+    return Step(signal, pull, opaque=reason)
+
+
+def _backward(graph: Graph, steps: dict[str, Step], context: Context) -> dict[str, Gradient]:
+    """Gradients that carry on (live) and gradients that only show, from the outputs to the inputs."""
+    live: dict[str, Gradient] = {}
+    shown: dict[str, Gradient] = {}
+    for name in dict.fromkeys(graph.outputs):
+        node = graph[name]
+        if name in graph.signal and (node.dtype or "").startswith(("float", "bfloat")):
+            rank = len(node.shape or ())
+            live[name] = Gradient(scalar(1.0, rank), scalar(0.0, rank))
+    for node in reversed(graph.operations):
+        step = steps[node.name]
+        if node.name in live:
+            _deliver(step.pull(live[node.name]), live, shown, context)
+    return {
+        name: live[name] + shown[name] if name in live and name in shown else live.get(name) or shown[name]
+        for name in {**live, **shown}
+    }
+
+
+def _deliver(flows: Iterable[Flow], live: dict[str, Gradient], shown: dict[str, Gradient], context: Context) -> None:
+    for name, gradient, carries in flows:
+        if context.is_signal(name):
+            target = live if carries else shown
+            target[name] = target[name] + gradient if name in target else gradient
+
+
+def _describe(node: Node, step: Step, gradient: Gradient | None, context: Context) -> NodePrediction:
+    signal = step.signal
+    mean, second, _, other = signal.scalars()
+    first = context.signals[node.inputs[0]] if node.inputs else None
+    before = float(first.second.mean()) if first is not None and context.is_signal(first.name) else 0.0
+    back = None if gradient is None else float(gradient.second.mean())
+    return NodePrediction(
+        name=node.name,
+        module=node.module,
+        op=node.op,
+        shape=node.shape or (),
+        forward_mean=mean,
+        forward_second_moment=second,
+        backward_second_moment=back,
+        band=_band(signal.spread + step.local),
+        backward_band=0.0 if gradient is None else _band(gradient.spread + signal.spread + step.local),
+        gain=second / before if before > 0 else None,
+        correlation=other / second if second > 0 else 0.0,
+        opaque=bool(step.opaque),
+        reason=step.opaque,
+    )
+
+
+def _band(spread: float) -> float:
+    """Relative half-width that holds 95 % of a log-normal with this variance of its logarithm."""
+    return math.expm1(1.96 * math.sqrt(max(spread, 0.0) + _FLOOR**2))
+
+
+def _notes(graph: Graph, nodes: tuple[NodePrediction, ...]) -> Iterable[str]:
+    yield "weights are taken as independent of each other and of the data, with the mean and variance they have"
+    if graph.unreached:
+        yield f"{len(graph.unreached)} parameters take part in nothing: {', '.join(graph.unreached[:5])}"
+    opaque = [node for node in nodes if node.opaque]
+    for node in opaque:
+        yield f"{node.name} is opaque: {node.reason}"

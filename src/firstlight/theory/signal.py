@@ -1,0 +1,157 @@
+"""What the theory knows of one tensor: moments over the draw of the weights and of the data.
+
+A network with fresh random weights sends its input through Gaussian fields (Lee et al., "Deep Neural Networks as
+Gaussian Processes", 2018; Novak et al. for convolutions, 2019). Such a field is known by its mean and by its second
+moments between two elements of one channel. Three of these are kept: the element with itself (`second`), with another
+site of the same sample (`far`), and with another sample (`other`). Each is a map that broadcasts against the tensor, so
+that zero padding shows as a field over sites and a concatenation as segments of channels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstlight._typing import Floats
+from firstlight.theory.axes import Axes, size
+from firstlight.theory.elementwise import Elementwise
+
+Near: TypeAlias = Floats
+"""Closeness ``r`` of sites at a lag, an axis per spatial dimension, ``r[0, 0] = 1``: ``K(lag) = far + r (q - far)``."""
+
+Leaf: TypeAlias = Floats
+"""Variance of an independent source, its covariance between sites, and between samples; shape [3]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Moments of one tensor; maps are float64 with the tensor's rank, each dimension full or 1.
+
+    Attributes:
+        name: of the node.
+        shape: of the tensor.
+        axes: what its dimensions mean.
+        mean: E z.
+        second: E z².
+        far: E z z' between two sites of one sample, same channel, on average over pairs.
+        other: E z z' between two samples, same channel, on average over pairs of sites.
+        near: how far closeness of sites raises K above `far`; ``None`` when it does not.
+        base: the Gaussian signal that this one is a function of; ``None`` when it is itself taken as Gaussian.
+        function: that function.
+        argument: the signal that the last step of that function was applied to.
+        last: that last step, a function of one number.
+        terms: coefficients of the independent sources it is a linear combination of, by source.
+        spread: variance of log(second moment) over weight draws, carried along so far.
+        rows: K between elements along the last dimension, for the logits of attention; ``None`` when unknown.
+        simplex: true when the elements along the last dimension are positive and sum to one.
+        across: E z z' between two channels of one element; ``None`` where that is (E z)², as after random weights.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    axes: Axes
+    mean: Tensor
+    second: Tensor
+    far: Tensor
+    other: Tensor
+    near: Near | None = None
+    base: "Signal | None" = None
+    function: Elementwise | None = None
+    argument: "Signal | None" = None
+    last: Elementwise | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
+    spread: float = 0.0
+    rows: Tensor | None = None
+    simplex: bool = False
+    across: Tensor | None = None
+
+    @property
+    def variance(self) -> Tensor:
+        """E z² - (E z)², not below zero."""
+        return (self.second - self.mean**2).clamp_min(0)
+
+    @property
+    def root(self) -> "Signal":
+        """The Gaussian signal behind it: its base, or itself."""
+        return self.base if self.base is not None else self
+
+    def maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mean, second, far and other."""
+        return self.mean, self.second, self.far, self.other
+
+    def channel_pairs(self) -> Tensor:
+        """`across`, or what stands for it."""
+        return self.mean**2 if self.across is None else self.across
+
+    def sites(self) -> int:
+        """Number of sites of one sample."""
+        return size(self.axes, "s")
+
+    def channels(self) -> int:
+        """Number of channels."""
+        return size(self.axes, "c")
+
+    def gaussian(self) -> "Signal":
+        """The same moments, from now on taken as those of a Gaussian field."""
+        return replace(self, base=None, function=None, argument=None, last=None)
+
+    def scalars(self) -> tuple[float, float, float, float]:
+        """The maps averaged over the tensor."""
+        return tuple(float(m.mean()) for m in self.maps())  # type: ignore[return-value]
+
+    def covariances(self) -> Leaf:
+        """Variance, covariance between sites and between samples, averaged: what a source of its own would have."""
+        _, second, far, other = self.scalars()
+        square = float((self.mean**2).mean())
+        return np.maximum(np.array([second - square, far - square, other - square]), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """Second moments of the loss's gradient by a tensor, up to one constant for the whole network.
+
+    Attributes:
+        second: E g².
+        far: E g g' between two sites of one sample, same channel.
+        spread: variance of log(second) over weight draws, carried along from the output.
+    """
+
+    second: Tensor
+    far: Tensor
+    spread: float = 0.0
+
+    def __add__(self, other: "Gradient") -> "Gradient":
+        """Contributions of independent paths."""
+        a, b = float(self.second.mean()), float(other.second.mean())
+        share = a / (a + b) if a + b > 0 else 0.5
+        spread = share**2 * self.spread + (1 - share) ** 2 * other.spread
+        return Gradient(self.second + other.second, self.far + other.far, spread)
+
+    def scaled(self, factor: "float | Tensor", spread: float = 0.0) -> "Gradient":
+        """Multiplied, in the second moment, by `factor`, whose logarithm varies by `spread`."""
+        return Gradient(self.second * factor, self.far * factor, self.spread + spread)
+
+
+def scalar(value: float, rank: int) -> Tensor:
+    """A map that is the same everywhere."""
+    return torch.full((1,) * rank, float(value), dtype=torch.float64)
+
+
+def compress(full: Tensor) -> Tensor:
+    """Keep one element of each dimension along which a map does not vary."""
+    for dim in range(full.dim()):
+        if full.shape[dim] > 1:
+            first = full.narrow(dim, 0, 1)
+            if bool((full == first).all()):
+                full = first
+    return full
+
+
+def fresh(
+    name: str, shape: tuple[int, ...], axes: Axes, *, mean: Tensor, second: Tensor, far: Tensor, other: Tensor
+) -> Signal:
+    """A signal that is independent of every other one."""
+    return Signal(name, shape, axes, mean, second, far, other, terms={name: 1.0})
