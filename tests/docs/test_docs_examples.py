@@ -32,7 +32,8 @@ def test_links_between_pages_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_and_options_in_the_documentation_exist(page):
-    for line in re.findall(r"^firstlight .*$", page.read_text("utf-8"), re.MULTILINE):
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
+    for line in re.findall(r"^firstlight .*$", shell, re.MULTILINE):
         _, name, *words = line.split()
         command = group.get_command(None, name)
         assert command is not None, line
