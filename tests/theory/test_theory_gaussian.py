@@ -25,9 +25,7 @@ def by_scipy(f, mean, variance, power):
     def integrand(x):
         return float(f(torch.tensor(x, dtype=torch.float64))) ** power * stats.norm.pdf(x, mean, std)
 
-    return sum(
-        integrate.quad(integrand, a, b, epsabs=1e-13, limit=200)[0] for a, b in itertools.pairwise(cuts)
-    )
+    return sum(integrate.quad(integrand, a, b, epsabs=1e-13, limit=200)[0] for a, b in itertools.pairwise(cuts))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,6 +16,7 @@ _COMMANDS = {
     "recipe": "A preprocessing recipe from statistics.",
     "export": "A recipe in the form that another tool reads.",
     "audit": "Are these constants right for this data?",
+    "predict": "What signal and gradient every operation of a network should have, before it runs.",
     "init": "Initialize a network from its graph and say why each weight starts as it does.",
 }
 
@@ -55,8 +56,9 @@ def main(arguments: list[str] | None = None) -> Any:
         code = 2
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        _say("firstlight: interrupted. Finished blocks of a scan are kept; the same command goes on from them.")
+    except (click.Abort, KeyboardInterrupt) as error:  # click raises Abort from the interrupt, which may hold notes
+        notes = getattr(error.__cause__ or error, "__notes__", [])
+        _say(" ".join(["firstlight: interrupted.", *notes]))
         code = 130
     except click.ClickException as error:
         error.show()

@@ -1,7 +1,8 @@
 """What the signal and its gradient should be at every operation, before any weight is drawn."""
 
+from firstlight.theory.derive import Derivation, derive
 from firstlight.theory.leaves import as_they_are
 from firstlight.theory.prediction import NodePrediction, Prediction
 from firstlight.theory.propagate import propagate, walk
 
-__all__ = ["NodePrediction", "Prediction", "as_they_are", "propagate", "walk"]
+__all__ = ["Derivation", "NodePrediction", "Prediction", "as_they_are", "derive", "propagate", "walk"]

@@ -1,7 +1,6 @@
 """What a prediction says: plain frozen values."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -99,11 +98,16 @@ class Prediction:
 
     @property
     def chi(self) -> float | None:
-        """Factor of the backward second moment per layer towards the input; above 1 gradients explode with depth.
+        """Factor of the gradient's squared norm per layer towards the input; above 1 gradients explode with depth.
 
-        In a plain network of one activation it is the χ of Poole et al. (2016).
+        In a plain network of one width and activation it is the χ of Poole et al. (2016). Norms, because a pooling
+        over n positions hands each of them a gradient 1/n as large and loses nothing by it.
         """
-        found = [node.backward_second_moment for node in self.layers if node.backward_second_moment is not None]
+        found = [
+            node.backward_second_moment * math.prod(node.shape[1:])
+            for node in self.layers
+            if node.backward_second_moment is not None
+        ]
         return _per_layer(found[::-1])
 
     @property
@@ -115,15 +119,15 @@ class Prediction:
 
     @property
     def turning_points(self) -> tuple[tuple[str, str], ...]:
-        """``(node, what happens)`` where the signal first dies or explodes, forward and backward."""
+        """``(node, what happens)`` from where on the signal is dead or has exploded, forward and backward."""
         start = max(self.inputs.values(), default=1.0) or 1.0
-        forward = ((node.name, node.forward_second_moment / start) for node in self.nodes)
-        backward = (
+        forward = [(node.name, node.forward_second_moment / start) for node in self.nodes]
+        backward = [
             (node.name, node.backward_second_moment)
             for node in reversed(self.nodes)
             if node.backward_second_moment is not None
-        )
-        found = [(*_first(forward), "forward signal"), (*_first(backward), "gradient")]
+        ]
+        found = [(*_from_where(forward), "forward signal"), (*_from_where(backward), "gradient")]
         return tuple((name, f"the {what} {how}") for name, how, what in found if name)
 
 
@@ -133,10 +137,14 @@ def _per_layer(values: list[float]) -> float | None:
     return float((values[-1] / values[0]) ** (1 / (len(values) - 1)))
 
 
-def _first(values: Iterable[tuple[str, float]]) -> tuple[str, str]:
-    for name, value in values:
-        if not value > _DEAD:
-            return name, "dies"
-        if not value < _EXPLODED:
-            return name, "explodes"
+def _from_where(values: list[tuple[str, float]]) -> tuple[str, str]:
+    """The node from which on everything is dead, or has exploded; a branch that starts at zero is neither."""
+    for how, gone in (("dies", lambda v: not v > _DEAD), ("explodes", lambda v: not v < _EXPLODED)):
+        name = ""
+        for candidate, value in reversed(values):
+            if not gone(value):
+                break
+            name = candidate
+        if name:
+            return name, how
     return "", ""

@@ -15,7 +15,7 @@ from firstlight.theory.prediction import NodePrediction, Prediction
 from firstlight.theory.signal import Gradient, Signal, scalar
 
 # Beyond finite width: integrals over finite data, and correlations that a rule leaves out.
-_FLOOR = 0.02
+_FLOOR, _BACKWARD_FLOOR = 0.05, 0.08
 
 
 def propagate(
@@ -158,7 +158,7 @@ def _describe(node: Node, step: Step, gradient: Gradient | None, context: Contex
         forward_second_moment=second,
         backward_second_moment=back,
         band=_band(signal.spread + step.local),
-        backward_band=0.0 if gradient is None else _band(gradient.spread + signal.spread + step.local),
+        backward_band=0.0 if gradient is None else _band(gradient.spread + signal.spread + step.local, _BACKWARD_FLOOR),
         gain=second / before if before > 0 else None,
         correlation=other / second if second > 0 else 0.0,
         opaque=bool(step.opaque),
@@ -166,9 +166,9 @@ def _describe(node: Node, step: Step, gradient: Gradient | None, context: Contex
     )
 
 
-def _band(spread: float) -> float:
+def _band(spread: float, floor: float = _FLOOR) -> float:
     """Relative half-width that holds 95 % of a log-normal with this variance of its logarithm."""
-    return math.expm1(1.96 * math.sqrt(max(spread, 0.0) + _FLOOR**2))
+    return math.expm1(1.96 * math.sqrt(max(spread, 0.0) + floor**2))
 
 
 def _notes(graph: Graph, nodes: tuple[NodePrediction, ...]) -> Iterable[str]:

@@ -7,6 +7,7 @@ site of the same sample (`far`), and with another sample (`other`). Each is a ma
 that zero padding shows as a field over sites and a concatenation as segments of channels.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -48,6 +49,7 @@ class Signal:
         rows: K between elements along the last dimension, for the logits of attention; ``None`` when unknown.
         simplex: true when the elements along the last dimension are positive and sum to one.
         across: E z z' between two channels of one element; ``None`` where that is (E z)², as after random weights.
+        fan: numbers that each element is a weighted sum of, kept while the elements are only arranged.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Signal:
     rows: Tensor | None = None
     simplex: bool = False
     across: Tensor | None = None
+    fan: float = math.inf
 
     @property
     def variance(self) -> Tensor:

@@ -1,7 +1,8 @@
 """Attention: products of two signals, softmax, and the fused operation.
 
 Logits of a query against keys of its own projection vary along the keys by ``s² = d·scale²·q_q·(q_k - far_k)``; what
-all keys share cancels in the softmax. Over ``T`` keys the weights' participation ``P = E Σ a²`` is, with Gaussian logits,
+all keys share cancels in the softmax. Over ``T`` keys the weights' participation ``P = E Σ a²`` is, with Gaussian
+logits,
 
     P = T ∫ t E[e^{2l} e^{-t e^l}] (E e^{-t e^l})^{T-1} dt        (from 1/S² = ∫ t e^{-tS} dt),
 
@@ -128,13 +129,14 @@ def _back(g: Gradient, a: Signal, b: Signal, n: int, qa: float, qb: float, pair_
     p, far = float(g.second.mean()), float(g.far.mean())
     rows, columns = a.shape[-2], b.shape[-1]
     shared = pair_b if a.simplex else 0.0
-    to_a = p * columns * (qb - shared)
+    to_a = p * columns * (qb - shared) * (1 if a.simplex else 1 + (columns - 1) / b.fan)
     row = float(_pair_along(a, len(a.shape) - 2).mean())
     to_b = p * rows * qa + far * rows * (rows - 1) * row
     flows = []
     for x, value in ((a, to_a), (b, to_b)):
         rank = len(x.shape)
-        flows.append((x.name, Gradient(scalar(value, rank), scalar(0.0, rank), g.spread + x.spread), True))
+        alike = value * min(max(far / p, 0.0), 1.0) if x is a and a.simplex and p > 0 else 0.0
+        flows.append((x.name, Gradient(scalar(value, rank), scalar(alike, rank), g.spread + x.spread), True))
     return flows
 
 
@@ -166,7 +168,8 @@ def fused(node: Node, ctx: Context) -> Step | None:
         ratio = queries / tokens
         to_v = ratio * (p * gq + (queries - 1) * alike * gf)
         slope = width * free * factor**2 * (1 - p)
-        to_q = slope * p * gq * apart
+        # Keys and values are two projections of the same tokens, whose overlaps 1/√C add up over T of them.
+        to_q = slope * p * gq * apart * (1 + (tokens - 1) / k.fan)
         to_k = slope * ratio * (p * gq * qq + (queries - 1) * alike * gf * far_q)
         pair = ratio * (gq / tokens + (queries - 1) / tokens * gf)
         fars = (0.0, 0.0, min(pair, to_v))

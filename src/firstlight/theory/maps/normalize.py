@@ -73,7 +73,7 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     out = replace(with_maps(x, node, x.axes, [mean, *maps]), spread=0.0)
     out = replace(out, terms=_terms(x, float((gamma[0] / root).mean())))
     out = ctx.register(replace(out, terms={**out.terms, node.name: 1.0}))
-    independent = _independent(ctx, x, group, float(level.mean()))
+    independent = _independent(x, group, float(level.mean()))
     blur = independent / (independent - 2) if independent > 4 else 2.0
     groups = math.prod(x.shape) / (group.channels * group.sites * group.samples)
 
@@ -107,7 +107,7 @@ def _terms(x: Signal, factor: float) -> dict[str, float]:
     return linear_terms(x.terms, factor)
 
 
-def _independent(ctx: Context, x: Signal, group: Group, level: float) -> float:
+def _independent(x: Signal, group: Group, level: float) -> float:
     """Effective number of independent numbers behind the variance: ``(tr Σ)² / tr Σ²`` of their covariance.
 
     One channel of a layer with `d` weights has no more than `d` of them, however many samples it is measured on.
@@ -122,7 +122,7 @@ def _independent(ctx: Context, x: Signal, group: Group, level: float) -> float:
     if group.channels > 1:
         return max(group.channels / samples, 1.0)
     data = max(1 / samples - 1, 1.0)
-    return 1 / (1 / data + 1 / ctx.fans.get(x.name, math.inf))
+    return 1 / (1 / data + 1 / x.fan)
 
 
 def _back(

@@ -44,7 +44,6 @@ class Context:
         training: whether batch norm and dropout are in train mode.
         signals: what is known of each node so far.
         leaves: covariances of each independent source, by source.
-        fans: number of weights that each result of a weighted sum adds up, by node.
     """
 
     graph: Graph
@@ -52,7 +51,6 @@ class Context:
     training: bool
     signals: dict[str, Signal] = field(default_factory=dict)
     leaves: dict[str, Leaf] = field(default_factory=dict)
-    fans: dict[str, float] = field(default_factory=dict)
 
     def of(self, node: Node, role: str) -> Signal | None:
         """The signal that plays `role` in `node`."""

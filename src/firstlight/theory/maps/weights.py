@@ -39,7 +39,9 @@ def sharing(signal: Signal, batch: int) -> float:
     return float((within / batch) + (1 - 1 / batch) * (other / variance) ** 2)
 
 
-def _finish(node: Node, ctx: Context, x: Signal, axes: Axes, maps: list[Tensor], near: Near | None) -> Signal:
+def _finish(
+    node: Node, ctx: Context, x: Signal, axes: Axes, maps: list[Tensor], near: Near | None, fan: float
+) -> Signal:
     """Add the bias, which all sites and samples share, and make the result a source of its own."""
     bias = ctx.of(node, "bias")
     if bias is not None:
@@ -48,7 +50,7 @@ def _finish(node: Node, ctx: Context, x: Signal, axes: Axes, maps: list[Tensor],
         maps = [maps[0] + mean_b, *(m + second_b + cross for m in maps[1:])]
     mean, second, far, other = maps[:4]
     across = None if len(maps) == 4 else maps[4]
-    return replace(with_maps(x, node, axes, [mean, second, far, other]), near=near, across=across)
+    return replace(with_maps(x, node, axes, [mean, second, far, other]), near=near, across=across, fan=fan)
 
 
 def _weighted(x: Signal, weight: Signal, terms: float, collect: Callable[[Tensor, bool], Tensor]) -> list[Tensor]:
@@ -88,18 +90,20 @@ def weighted_sum(node: Node, ctx: Context, x: Signal, weight: Signal, out: int) 
     def collect(values: Tensor, pair: bool) -> Tensor:
         return values.mean(last, keepdim=True) * fan_in
 
-    ctx.fans[node.name] = fan_in
     maps = _weighted(x, weight, fan_in, collect)
     axes, near = (*x.axes[:-1], (("c", out),)), x.near
     if main_kind(x.axes[-1]) == "s" and size(x.axes, "s", [last]) > 1:
         axes = (*(tuple(("s" if k == "c" else k, n) for k, n in a) for a in x.axes[:-1]), (("c", out),))
         maps[2], near = maps[0] ** 2 + _pulled(weight) * collect(x.mean**2, False), None
-    signal = ctx.register(_finish(node, ctx, x, axes, maps, near))
+    signal = ctx.register(_finish(node, ctx, x, axes, maps, near, fan_in))
     second_w = _pulled(weight)
+    # Sites that were merged into the last dimension (patches) meet weights of their own: only equals pair.
+    merged = max(1, size(x.axes, "s", [last]))
 
     def pull(g: Gradient) -> list[Flow]:
         factor = second_w * out
-        back = Gradient(g.second.mean(last, keepdim=True) * factor, g.far.mean(last, keepdim=True) * factor, g.spread)
+        second, far = (m.mean(last, keepdim=True) * factor for m in (g.second, g.far))
+        back = Gradient(second, far / merged, g.spread)
         return [(x.name, back, True)]
 
     return Step(signal, pull, local=2 * sharing(signal, ctx.batch) / out)
@@ -118,13 +122,12 @@ def convolution(node: Node, ctx: Context) -> Step | None:
     stride = each(node.arguments["stride"], dims)
     window = Window(x.shape[2:], shape_of(node)[2:], kernel, stride, before, dilation)
     groups, terms = int(node.arguments["groups"]), per_group * math.prod(kernel)
-    ctx.fans[node.name] = terms
 
     def collect(values: Tensor, pair: bool) -> Tensor:
         grouped = _by_group(values, groups, shape_of(node)[1]) * per_group
         return window.pair_sum(grouped) if pair else window.sum(grouped)
 
-    signal = _convolved(node, ctx, x, _weighted(x, weight, terms, collect), _strided(x.near, stride))
+    signal = _convolved(node, ctx, x, _weighted(x, weight, terms, collect), _strided(x.near, stride), terms)
     factor = _pulled(weight) * shape_of(node)[1] / groups
 
     def pull(g: Gradient) -> list[Flow]:
@@ -153,7 +156,7 @@ def transposed(node: Node, ctx: Context) -> Step | None:
 
     taps = inputs / groups * math.prod(kernel) / math.prod(window.stride)
     near = None if math.prod(window.stride) > 1 else x.near
-    signal = _convolved(node, ctx, x, _weighted(x, weight, taps, collect), near)
+    signal = _convolved(node, ctx, x, _weighted(x, weight, taps, collect), near, taps)
     factor = _pulled(weight) * per_group
 
     def pull(g: Gradient) -> list[Flow]:
@@ -163,10 +166,10 @@ def transposed(node: Node, ctx: Context) -> Step | None:
     return Step(signal, pull, local=2 * sharing(signal, ctx.batch) / shape_of(node)[1])
 
 
-def _convolved(node: Node, ctx: Context, x: Signal, maps: list[Tensor], near: Near | None) -> Signal:
+def _convolved(node: Node, ctx: Context, x: Signal, maps: list[Tensor], near: Near | None, fan: float) -> Signal:
     shape = shape_of(node)
     axes = (x.axes[0], (("c", shape[1]),), *((("s", n),) for n in shape[2:]))
-    return ctx.register(_finish(node, ctx, x, axes, maps, near))
+    return ctx.register(_finish(node, ctx, x, axes, maps, near, fan))
 
 
 def _by_group(values: Tensor, groups: int, out: int) -> Tensor:
