@@ -9,7 +9,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 import firstlight as fl
 from corpus import photo
-from firstlight.sources import RESAMPLING, Picture, Transform
+from firstlight.sources import RESAMPLING, Picture, Transform, Unreadable
 
 NAMES = {
     "nearest": InterpolationMode.NEAREST,
@@ -161,3 +161,8 @@ def test_text_of_a_transform() -> None:
     assert str(Transform()) == "none"
     assert str(Transform((3, 4), None, "box")) == "resize 3×4 box"
     assert str(Transform(None, (5, 6))) == "center crop 5×6"
+
+
+def test_a_long_thin_image_does_not_grow_without_bound() -> None:
+    with pytest.raises(Unreadable, match="larger than any photograph"):
+        Transform(resize=2000)(picture(np.zeros((1, 60_000, 3), np.uint8)))

@@ -234,6 +234,14 @@ REFUSALS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "no sample": ("bad-sample", lambda tmp: fl.scan(MANY, sample=0)),
     "no tolerance": ("bad-tolerance", lambda tmp: fl.scan(MANY, tolerance=0)),
     "tolerance nan": ("bad-tolerance", lambda tmp: fl.scan(MANY, tolerance=float("nan"))),
+    "tolerance inf": ("bad-tolerance", lambda tmp: fl.scan(MANY, tolerance=float("inf"))),
+    "nodata nan": ("bad-nodata", lambda tmp: fl.scan(MANY, nodata=float("nan"))),
+    "nodata inf": ("bad-nodata", lambda tmp: fl.scan(MANY, nodata=float("-inf"))),
+    "all nan": ("no-pixels", lambda tmp: fl.scan(np.full((3, 4, 4, 3), np.nan))),
+    "all nodata": ("no-pixels", lambda tmp: fl.scan(np.full((3, 4, 4, 3), 7, np.uint8), nodata=7)),
+    "a vast resize": ("bad-size", lambda tmp: fl.scan(MANY, resize=20_000)),
+    "a vast crop": ("bad-size", lambda tmp: fl.scan(MANY, crop=(20_000, 20_000))),
+    "a split and all": ("split-or-all", lambda tmp: fl.scan(MANY, split="train", all_splits=True)),
     "no workers": ("bad-workers", lambda tmp: fl.scan(MANY, workers=0)),
     "alpha": ("bad-alpha", lambda tmp: fl.scan(MANY, alpha="white")),
     "alpha colour": ("bad-alpha", lambda tmp: fl.scan(MANY, alpha="composite #fff")),
@@ -297,3 +305,18 @@ def test_scan_loads_no_torch() -> None:
         "assert not {'torch', 'pyarrow', 'sklearn'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_samples_are_read_as_strictly_as_the_scan(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import ImageFile
+
+    from firstlight.engines import Observer
+    from firstlight.sources import Policy, Transform, open_source
+    from firstlight.workflows.samples import sample_images
+
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    whole = encoded(photo(64, 64), "PNG")
+    root = written({"cut.png": whole[: len(whole) // 2], "whole.png": whole})
+    shown = sample_images(open_source(root), Observer(Policy(), Transform()), 5)
+    assert [name for name, _ in shown] == ["whole.png"]
+    assert ImageFile.LOAD_TRUNCATED_IMAGES

@@ -21,6 +21,7 @@ from firstlight.cli.shared import image_options, print_json, progress_bar
     help="Folder for statistics.json, recipe.json, weights.safetensors, report.html.",
 )
 @click.option("--batch", type=click.IntRange(min=2), default=64, show_default=True, help="Images in the probed batch.")
+@click.option("--restart", is_flag=True, help="Forget an unfinished scan instead of going on from it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of tables.")
 def command(source: str, model: str | None, output: Path, as_json: bool, **options: Any) -> int:
     """Scan SOURCE, derive a recipe, initialize MODEL, and send a real batch forward and backward through it.

@@ -35,8 +35,12 @@ def guard(source: Source, split: str | None, all_splits: bool, call: str) -> tup
     """The part of the source to use, and what provenance says of it.
 
     Raises:
-        FirstlightError: slugs ``several-splits`` (none was named) and ``no-such-split``.
+        FirstlightError: slugs ``several-splits`` (none was named), ``no-such-split`` and ``split-or-all`` (both).
     """
+    if split is not None and all_splits:
+        raise FirstlightError(
+            f"split {split!r} and all splits were asked for at once", "choose one", slug="split-or-all", call=call
+        )
     splits = splits_of(source)
     if split is not None:
         wanted = _SPLITS.get(split.lower(), split.lower())

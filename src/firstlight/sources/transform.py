@@ -7,7 +7,7 @@ from PIL import Image
 
 from firstlight._typing import Pixels
 from firstlight.errors import FirstlightError
-from firstlight.sources.picture import Picture
+from firstlight.sources.picture import MAX_PIXELS, Picture, check_size
 
 RESAMPLING = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
@@ -29,11 +29,19 @@ class Transform:
 
     def __post_init__(self) -> None:
         for name, size in (("resize", self.resize), ("crop", self.crop)):
-            sides = size if isinstance(size, tuple) else (size,)
-            if size is not None and not all(isinstance(side, int) and side > 0 for side in sides):
+            if size is None:
+                continue
+            sides = size if isinstance(size, tuple) else (size, size)
+            if not all(isinstance(side, int) and side > 0 for side in sides):
                 raise FirstlightError(
                     f"{name}={size!r} is not a size in pixels",
                     "give a positive integer, or height and width",
+                    slug="bad-size",
+                )
+            if sides[0] * sides[-1] > MAX_PIXELS:
+                raise FirstlightError(
+                    f"{name}={size!r} asks for more than {MAX_PIXELS:,} pixels an image",
+                    "give a smaller size",
                     slug="bad-size",
                 )
         if self.resample not in RESAMPLING:
@@ -52,7 +60,11 @@ class Transform:
         return ", ".join(parts) or "none"
 
     def __call__(self, picture: Picture) -> Picture:
-        """The transformed picture. A resized pixel counts only if every pixel that it was made from counts."""
+        """The transformed picture. A resized pixel counts only if every pixel that it was made from counts.
+
+        Raises:
+            Unreadable: when a long, thin image would become too large.
+        """
         if self.resize is not None:
             picture = self._resized(picture)
         if self.crop is not None:
@@ -63,6 +75,7 @@ class Transform:
         height, width = self._target(*picture.pixels.shape[:2])
         if (height, width) == picture.pixels.shape[:2]:
             return picture
+        check_size(height, width)
         filter_ = Image.Resampling[self.resample.upper()]
         pixels, valid = picture.pixels, picture.valid
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():

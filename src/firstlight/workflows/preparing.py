@@ -97,11 +97,13 @@ def prepare(
     seed: int = 0,
     workers: int | None = None,
     engine: str = "local",
+    restart: bool = False,
     progress: Progress | None = None,
 ) -> Prepared:
     """Scan the images, derive a ResNet-style recipe, initialize the network, and send a real batch through it.
 
-    Writes ``statistics.json``, ``recipe.json``, ``weights.safetensors`` and ``report.html`` into `out`.
+    Writes ``statistics.json``, ``recipe.json``, ``weights.safetensors`` and ``report.html`` into `out`. While the scan
+    of a path or URL runs, finished blocks are kept in ``OUT.partial``, and the same call goes on from them.
 
     Args:
         source: anything `open_source` opens, with random access.
@@ -111,7 +113,7 @@ def prepare(
         split, all_splits: see `scan`.
         batch: images in the forward and backward pass.
         seed: chooses those images and draws the weights.
-        workers, engine: see `scan`.
+        workers, engine, restart: see `scan`.
         progress: called with (images done, images in all).
 
     Raises:
@@ -138,6 +140,10 @@ def prepare(
         all_splits=True,
         workers=workers,
         engine=engine,
+        # Beside the folder, so that a network that does not run leaves nothing behind. Only of what is named by a
+        # path can be told whether it changed.
+        checkpoint=f"{os.path.abspath(out)}.partial" if isinstance(source, (str, os.PathLike)) else None,
+        restart=restart,
         progress=progress,
     )
     statistics = _with_split(statistics, split_name)

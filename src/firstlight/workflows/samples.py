@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from firstlight.engines import Observer
 from firstlight.sources import Source, Stream, Unreadable
+from firstlight.workflows.scanning import strict_and_quiet
 
 
 def sample_images(source: Source, observer: Observer, count: int, seed: int = 0) -> list[tuple[str, NDArray[Any]]]:
@@ -22,13 +23,14 @@ def sample_images(source: Source, observer: Observer, count: int, seed: int = 0)
         return hashlib.blake2b(f"sample {seed} {source.names[index]}".encode(), digest_size=8).digest()
 
     chosen = []
-    for index in sorted(range(len(source)), key=rank):
-        try:
-            chosen.append((source.names[index], observer.picture(source.names[index], source.read(index)).pixels))
-        except (Unreadable, OSError):
-            continue
-        if len(chosen) == count:
-            break
+    with strict_and_quiet():  # what the scan refused must not come back as a sample
+        for index in sorted(range(len(source)), key=rank):
+            try:
+                chosen.append((source.names[index], observer.picture(source.names[index], source.read(index)).pixels))
+            except (Unreadable, OSError):
+                continue
+            if len(chosen) == count:
+                break
     return chosen
 
 

@@ -1,6 +1,7 @@
 """A source of images → Statistics."""
 
 import hashlib
+import math
 import os
 import re
 import warnings
@@ -78,7 +79,7 @@ def scan(
             the images cannot be read, or a checkpoint belongs to another scan.
     """
     plan = _Plan(sample, tolerance, seed)
-    policy = Policy(_checked_alpha(alpha), orientation, nodata)
+    policy = Policy(_checked_alpha(alpha), orientation, _checked_nodata(nodata))
     transform = Transform(resize, crop, resample)
     processors = _checked_workers(workers)
     if engine not in ENGINES:
@@ -97,11 +98,11 @@ def scan(
             store = Checkpoint(checkpoint, scan_key)
             if restart:
                 store.remove()
-        with _strict_and_quiet():
+        with strict_and_quiet():
             tally, stopped = _fold(chosen, observer, plan, (engine, processors), store, progress, call)
         if store is not None:
             store.remove()
-        _refuse_mostly_bad(tally, call)
+        _refuse_without_pixels(tally, call)
         return _statistics(tally, chosen, policy, transform, split_name, plan.describe(tally, chosen, stopped))
 
 
@@ -117,7 +118,7 @@ def _open(source: Any, key: str | None = None) -> Iterator[Source]:
 
 
 @contextmanager
-def _strict_and_quiet() -> Iterator[None]:
+def strict_and_quiet() -> Iterator[None]:
     """Pillow refuses truncated files, whatever the program told it before, and keeps its warnings to itself.
 
     It warns of files that it goes on to refuse, and of large ones; `sources.picture` checks sizes.
@@ -145,7 +146,7 @@ class _Plan:
             raise FirstlightError(
                 f"sample={self.sample} is not a number of images", "give 1 or more", slug="bad-sample"
             )
-        if self.tolerance is not None and not self.tolerance > 0:
+        if self.tolerance is not None and not 0 < self.tolerance < math.inf:
             raise FirstlightError(
                 f"tolerance={self.tolerance} is not a half-width",
                 "give a positive number such as 0.002",
@@ -225,9 +226,12 @@ def _fold(
                 return tally, True
             if store is not None:
                 store.offer(done, tally)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if store is not None:
             store.save(done, tally)
+            interrupt.add_note(
+                f"{done:,} finished blocks are kept in {str(store.path)!r}: the same call goes on from them."
+            )
         raise
     finally:
         tallies.close()  # type: ignore[attr-defined]
@@ -250,7 +254,7 @@ def _with_first(blocks: Iterator[Block], observer: Observer, workers: int) -> tu
     return iter(seen), observer, workers
 
 
-def _refuse_mostly_bad(tally: Tally, call: str) -> None:
+def _refuse_without_pixels(tally: Tally, call: str) -> None:
     bad, offered = len(tally.quarantine), tally.count + len(tally.quarantine)
     if offered == 0:
         raise FirstlightError("the source is empty", "point at one that holds images", slug="no-images", call=call)
@@ -260,6 +264,14 @@ def _refuse_mostly_bad(tally: Tally, call: str) -> None:
             f"{bad:,} of {offered:,} images cannot be counted ({shown}{'; …' if bad > 3 else ''})",
             "mend or move the bad files, or point at the right folder",
             slug="mostly-bad",
+            call=call,
+        )
+    if not tally.joined().histogram.counts.any():
+        raise FirstlightError(
+            f"none of the {tally.count:,} images has a pixel that may be counted: all are NaN, nodata, masked or "
+            "transparent",
+            "check nodata and masks, or count what lies under transparent pixels with alpha='drop'",
+            slug="no-pixels",
             call=call,
         )
 
@@ -289,6 +301,16 @@ def _checked_alpha(alpha: str) -> str:
             f"alpha={alpha!r} is not a policy", 'choose "mask", "drop" or "composite #rrggbb"', slug="bad-alpha"
         )
     return alpha
+
+
+def _checked_nodata(nodata: float | None) -> float | None:
+    if nodata is not None and not math.isfinite(nodata):
+        raise FirstlightError(
+            f"nodata={nodata} is not a value of pixels",
+            "leave it out: NaN and infinities are never counted",
+            slug="bad-nodata",
+        )
+    return nodata
 
 
 def _checked_workers(workers: int | None) -> int:
