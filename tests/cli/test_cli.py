@@ -105,6 +105,10 @@ def test_a_hostile_name_cannot_paint_the_terminal(photos, tmp_path):
         (["scan", "demo:photos", "--tolerance", "-1"], "not a half-width"),
         (["scan", "demo:photos", "--split", "train"], "no split"),
         (["scan", "demo:photos", "--workers", "0"], "workers"),
+        (["scan", "demo:photos", "--nodata", "nan"], "not a value of pixels"),
+        (["scan", "demo:photos", "--resize", "99999999"], "more than 178,956,970 pixels"),
+        (["scan", "demo:photos", "--split", "train", "--all-splits"], "at once"),
+        (["scan", "demo:photos", "-o", "page.html"], "the page has this name"),
         (["scan", "demo:photos", "-o", "/dev/null/x.json"], "cannot write"),
         (["prepare", "demo:photos", "nonsense"], "does not name a model"),
         (["prepare", "demo:photos", "nofile.py:net"], "nofile.py"),
@@ -145,6 +149,84 @@ def test_a_killed_scan_goes_on_and_gives_the_same_file(tmp_path):
     subprocess.run([*command, str(tmp_path / "whole.json")], check=True, stdout=subprocess.DEVNULL)
     assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
     assert not partial.exists()
+
+
+def interrupted(command, output):
+    """What a command says when it is interrupted once the scan has begun to keep blocks."""
+    victim = subprocess.Popen([*FIRSTLIGHT, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    partial = Path(f"{output}.partial")
+    deadline = time.monotonic() + 60
+    while not partial.exists() and victim.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGINT)
+    _, said = victim.communicate(timeout=60)
+    assert victim.returncode == 130
+    assert "Traceback" not in said
+    return said
+
+
+def slow_source(tmp_path):
+    folder = tmp_path / "slow"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "000.png")
+    for k in range(1, 300):
+        os.link(folder / "000.png", folder / f"{k:03d}.png")
+    return folder
+
+
+@pytest.mark.parametrize("command", ["scan", "prepare"])
+def test_an_interrupt_says_what_was_kept_and_the_same_command_goes_on_from_it(command, tmp_path):
+    output = tmp_path / "out"
+    arguments = [command, str(slow_source(tmp_path)), "--resize", "32", "--crop", "32", "-o", str(output)]
+    said = interrupted(arguments, output)
+    assert f"finished blocks are kept in '{output}.partial'" in said
+    assert not output.exists()
+    other = run(*arguments, "--resize", "33")
+    assert other.returncode == 2
+    assert "--restart" in other.stderr
+    assert run(*arguments).returncode == 0
+    assert not Path(f"{output}.partial").exists()
+
+
+def test_an_interrupt_promises_nothing_that_was_not_kept():
+    code = (
+        "import firstlight.cli, firstlight.models\n"
+        "def interrupt(_): raise KeyboardInterrupt\n"
+        "firstlight.models.open_model = interrupt\n"
+        "firstlight.cli.main(['init', 'timm:resnet18'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr.strip() == "firstlight: interrupted."
+
+
+def test_a_prepare_that_fails_leaves_nothing(tmp_path):
+    (tmp_path / "net.py").write_text("from torch import nn\ndef net(): return nn.Conv2d(1, 8, 3)\n")
+    done = run("prepare", "demo:photos", "net.py:net", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["net.py"]
+
+
+def test_a_sample_says_how_many_more_images_the_next_digit_would_need(tmp_path):
+    arguments = ("scan", "demo:photos", "--tolerance", "0.05", "--no-page", "-o", tmp_path / "s.json")
+    stats = fl.scan("demo:photos", tolerance=0.05)
+    more = stats.images_for_next_digit - stats.count
+    assert f"about {more:,} more images" in " ".join(run(*arguments).stdout.split())
+    value = json.loads(run(*arguments, "--json").stdout)
+    assert value["images_for_next_decimal"] == stats.images_for_next_digit
+    assert value["mean_decimals_known"] == stats.digits
+
+
+def test_a_long_quarantine_list_stays_short_in_the_terminal(photos, tmp_path):
+    for k in range(40):
+        Image.new("L", (4, 4)).save(photos / f"good{k}.png")
+    for k in range(30):
+        (photos / f"bad{k:02d}.png").write_bytes(b"")
+    shown = run("scan", photos, "--no-page", "-o", tmp_path / "s.json").stdout
+    assert "bad19.png" in shown
+    assert "bad20.png" not in shown
+    assert "and 10 more" in shown
 
 
 def test_prepare_makes_the_four_files(tmp_path):

@@ -44,6 +44,8 @@ def command(source: str, output: Path, page: bool, exif: bool, strict: bool, as_
     from firstlight.workflows.samples import sample_images
     from firstlight.workflows.views import recipe_views
 
+    if page and output.suffix == ".html":
+        raise click.BadParameter("the page has this name: call the statistics otherwise, say .json", param_hint="-o")
     opened = open_source(source, key=options.pop("key"))
     checkpoint = output.with_name(output.name + ".partial")
     with progress_bar(f"Scanning {opened.kind}") as progress:
@@ -62,6 +64,8 @@ def command(source: str, output: Path, page: bool, exif: bool, strict: bool, as_
         value = {
             "format": "firstlight.scan/1",
             **statistics.summary(),
+            "mean_decimals_known": statistics.digits,
+            "images_for_next_decimal": statistics.images_for_next_digit,
             "provenance": statistics.provenance.to_dict(),
             "quarantine": [list(entry) for entry in statistics.quarantine],
             "files": [str(path) for path in written],
@@ -73,6 +77,9 @@ def command(source: str, output: Path, page: bool, exif: bool, strict: bool, as_
     return 1 if strict and statistics.quarantine else 0
 
 
+_SHOWN = ("Numbers", "Constants to paste", "How well the mean is known", "Not counted")
+
+
 def _print(document: Any, written: list[Path], chose: str) -> None:
     from rich.console import Console
 
@@ -80,6 +87,6 @@ def _print(document: Any, written: list[Path], chose: str) -> None:
 
     console = Console()
     console.print(f"Read {chose}", highlight=False, markup=False)
-    print_document(document, console, sections=("Numbers", "Constants to paste", "Not counted"))
+    print_document(document, console, sections=_SHOWN, rows=20)
     for path in written:
         console.print(f"Wrote {path}", highlight=False, markup=False, soft_wrap=True)

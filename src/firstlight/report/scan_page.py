@@ -228,14 +228,16 @@ def _covariance(s: Statistics) -> list[Block]:
 def _confidence(s: Statistics) -> list[Block]:
     if s.count < 2:
         return [Text("One image says nothing about how images differ; there is no interval.")]
-    width, digits = float(np.max(s.confidence)), s.digits
+    width, needed = float(np.max(s.confidence)), s.images_for_next_digit
     text = (
         f"Pixels of one image are alike, so the interval treats the image as the unit: ±{number(width, 5)} at 95 % "
         f"for the widest channel, if these {plural(s.count, 'image')} are a random sample of those to come. "
     )
-    if width > 0 and digits < 8:
-        needed = s.images_for(0.5 * 10.0 ** -(digits + 1))
-        text += f"That fixes {plural(digits, 'decimal')}; the next one would need about {needed:,} images in all."
+    if needed is not None:
+        text += (
+            f"That fixes {plural(s.digits, 'decimal')}; the next one would need about {needed - s.count:,} more images "
+            f"({needed:,} in all)."
+        )
     return [Text(text)]
 
 

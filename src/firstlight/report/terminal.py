@@ -1,5 +1,7 @@
 """A `Document` in the terminal: the verdict, the tables that are not folded, and nothing that needs a picture."""
 
+from dataclasses import replace
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -12,8 +14,10 @@ _STYLES = {"good": "bold green", "warn": "bold yellow", "bad": "bold red"}
 _MARKS = {"good": "✓", "warn": "!", "bad": "✗"}
 
 
-def print_document(document: Document, console: Console, *, sections: tuple[str, ...] | None = None) -> None:
-    """Print the verdict and the text, code and tables of all sections, or of those named."""
+def print_document(
+    document: Document, console: Console, *, sections: tuple[str, ...] | None = None, rows: int | None = None
+) -> None:
+    """Print the verdict and the text, code and tables of all sections, or of those named; of a table `rows` at most."""
     console.print(RichText(_visible(f"{_MARKS[document.tone]} {document.verdict}"), style=_STYLES[document.tone]))
     for section in document.sections:
         if sections is not None and section.title not in sections:
@@ -26,13 +30,15 @@ def print_document(document: Document, console: Console, *, sections: tuple[str,
                 text = f"{block.label}:\n{block.text}" if block.label else block.text
                 console.print(RichText(_visible(text)), soft_wrap=True)
             elif isinstance(block, Table) and not block.folded:
-                console.print(_table(block))
+                console.print(_table(replace(block, rows=block.rows[:rows])))
+                if rows is not None and len(block.rows) > rows:
+                    console.print(f"… and {len(block.rows) - rows:,} more, listed in the files.", highlight=False)
 
 
 def _table(block: Table) -> RichTable:
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=block.caption or None, title_justify="left")
     for k, name in enumerate(block.head):
-        table.add_column(escape(name), justify="right" if k in block.numeric else "left", overflow="fold")
+        table.add_column(escape(name), justify="right" if k in block.numeric else "left", overflow="fold", no_wrap=k in block.numeric)
     for row in block.rows:
         table.add_row(*(escape(_visible(cell)) for cell in row))
     return table

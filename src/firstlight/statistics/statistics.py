@@ -173,6 +173,14 @@ class Statistics:
         return math.ceil(self.count * (float(np.max(self.confidence)) / half_width) ** 2)
 
     @property
+    def images_for_next_digit(self) -> int | None:
+        """Images, in all, that would fix one more of the `digits`, about; None where no number of them is known."""
+        width = float(np.max(self.confidence))
+        if not math.isfinite(width) or width == 0 or self.digits >= 8:
+            return None
+        return self.images_for(0.5 * 10.0 ** -(self.digits + 1))
+
+    @property
     def mean_image(self) -> Floats | None:
         """Mean of every position, H×W×C (AlexNet); None when the images differ in size."""
         image = self._mean_and_std_image
