@@ -1,6 +1,7 @@
 """What several commands share: options, progress, size arguments."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,8 +53,16 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def print_json(value: Any) -> None:
-    """A result on standard output as JSON, which has no word for nan."""
-    click.echo(json.dumps(value, indent=1, allow_nan=False))
+    """A result on standard output as JSON; what is not finite becomes null, for JSON has no word for it."""
+    click.echo(json.dumps(_finite(value), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Rate(ProgressColumn):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from firstlight.report.document import Block, Code, Document, Lines, Section, Table, Text, number, plural
+from firstlight.report.recipe_page import RecipeViews
 from firstlight.report.scan_page import Sample, data_sections, footer
 from firstlight.statistics import Statistics
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from firstlight.initialization import InitReport
     from firstlight.probe import Measurements
     from firstlight.recipe import Recipe
+    from firstlight.theory import Prediction
 
 _LONG = 40
 
@@ -22,6 +24,8 @@ def prepare_document(
     initialized: "InitReport",
     measurements: "Measurements",
     *,
+    prediction: "Prediction",
+    views: RecipeViews | None,
     notes: Sequence[str],
     labels: str,
 ) -> Document:
@@ -29,10 +33,10 @@ def prepare_document(
     verdict, tone = _verdict(statistics, measurements, initialized)
     location = statistics.provenance.sources[0]["location"]
     sections = (
-        Section("Does the signal flow?", tuple(_signal(measurements, labels))),
+        Section("Does the signal flow?", tuple(_signal(measurements, prediction, labels))),
         Section("Initial weights", tuple(_weights(initialized))),
         Section("Preprocessing recipe", (Code(str(recipe), "Applied to every image, in this order"),)),
-        *data_sections(statistics, samples),
+        *data_sections(statistics, samples, views),
         Section("Notes", tuple(Text(_sentence(note)) for note in notes)),
     )
     return Document(f"{location}, prepared for training", verdict, tone, sections, footer(statistics))
@@ -58,16 +62,20 @@ def _verdict(s: Statistics, m: "Measurements", report: "InitReport") -> tuple[st
     )
 
 
-def _signal(m: "Measurements", labels: str) -> list[Block]:
+def _signal(m: "Measurements", prediction: "Prediction", labels: str) -> list[Block]:
+    expected = {node.name: node.forward_std for node in prediction.nodes if not node.opaque}
     names = tuple(f"{node.module or 'model'} ({node.op})" for node in m.nodes)
     chart = Lines(
         names,
         (
+            ("predicted", "gray", tuple(expected.get(node.name) for node in m.nodes)),
             ("activation", "blue", tuple(node.forward_std for node in m.nodes)),
             ("gradient", "red", tuple(node.gradient_std for node in m.nodes)),
         ),
         "standard deviation",
         "Measured on one real batch through the recipe: the values of every operation and the loss's gradient by them. "
+        "Gray: what theory says of these weights before any is drawn, for inputs of mean 0 and variance 1 whose pixels "
+        "are independent; images are smooth, so pooling and padding change them less. "
         "A pooling over n positions hands each of them 1/n of its gradient.",
     )
     rows = tuple(
@@ -78,13 +86,14 @@ def _signal(m: "Measurements", labels: str) -> list[Block]:
             "×".join(map(str, node.shape)),
             number(node.forward_mean),
             number(node.forward_std),
+            number(expected[node.name]) if node.name in expected else "–",
             "none" if node.gradient_std is None else f"{node.gradient_std:.2e}",
             f"{100 * node.fraction_zero:.1f} %",
         )
         for k, node in enumerate(m.nodes)
     )
-    head = ("", "module", "operation", "shape", "mean", "std", "gradient std", "zeros")
-    table = Table(head, rows, frozenset({0, 4, 5, 6, 7}), "Every operation in the order it runs", len(rows) > _LONG)
+    head = ("", "module", "operation", "shape", "mean", "std", "predicted", "gradient", "zeros")
+    table = Table(head, rows, frozenset({0, 4, 5, 6, 7, 8}), "Every operation in the order it runs", len(rows) > _LONG)
     blocks: list[Block] = [chart, Text(f"Loss: {number(m.loss)} ({m.loss_kind}; {labels})."), table]
     silent = [p.name for p in m.parameters if p.gradient_std is None]
     if silent:

@@ -24,9 +24,12 @@ from firstlight.recipe import Recipe
 from firstlight.report import Document, Sample, prepare_document, to_html
 from firstlight.sources import Policy, Source, Stream, Transform, guard, open_source
 from firstlight.statistics import Statistics
+from firstlight.theory import Prediction
 from firstlight.workflows.initializing import initialize, save_weights
+from firstlight.workflows.predicting import predict
 from firstlight.workflows.samples import batch_of, sample_images
 from firstlight.workflows.scanning import scan
+from firstlight.workflows.views import recipe_views
 
 _SHOWN = 12
 
@@ -36,7 +39,7 @@ class Prepared:
     """What `prepare` made.
 
     Attributes:
-        statistics, recipe, initialized, measurements: the results, in the order in which they came about.
+        statistics, recipe, initialized, prediction, measurements: the results, in the order in which they came about.
         graph: the network's operations.
         labels: what the labels of the probed batch are.
         notes: choices that were made because nothing was said, and what was not done.
@@ -46,6 +49,7 @@ class Prepared:
     statistics: Statistics
     recipe: Recipe
     initialized: InitReport
+    prediction: Prediction
     measurements: Measurements
     graph: Graph
     labels: str
@@ -60,6 +64,8 @@ class Prepared:
             self.recipe,
             self.initialized,
             self.measurements,
+            prediction=self.prediction,
+            views=recipe_views(self.statistics, samples),
             notes=(f"The graph was {self.graph.how}", *self.notes),
             labels=self.labels,
         )
@@ -74,6 +80,7 @@ class Prepared:
                 dataclasses.asdict(p.decision) | {"measured_std": p.measured_std} for p in self.initialized.parameters
             ],
             "uncovered": list(self.initialized.uncovered),
+            "prediction": [dataclasses.asdict(node) for node in self.prediction.nodes],
             "measurements": dataclasses.asdict(self.measurements),
             "labels": self.labels,
             "graph": self.graph.how,
@@ -154,10 +161,11 @@ def prepare(
     network = network or small_cnn(statistics.channels, max(len(classes), 2))
     graph = trace(network, inputs)
     initialized = initialize(network, inputs, seed=seed, graph=graph)
+    prediction = predict(network, inputs, plan=initialized.plan, graph=graph)
     labels, said = _labels([name for name, _ in samples], classes, graph, seed)
     measurements = probe(network, inputs, labels, graph=graph)
     files = {name: Path(out) / file for name, file in _FILES.items()}
-    result = Prepared(statistics, recipe, initialized, measurements, graph, said, notes, files)
+    result = Prepared(statistics, recipe, initialized, prediction, measurements, graph, said, notes, files)
     _write(result, network, samples)
     return result
 
