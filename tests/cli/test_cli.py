@@ -93,6 +93,28 @@ def test_a_hostile_name_cannot_paint_the_terminal(photos, tmp_path):
     assert "[bold]x.jpg" in done.stdout
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8:strict"])
+def test_names_and_terminals_of_any_encoding(encoding, photos, tmp_path):
+    folder = photos.rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [*FIRSTLIGHT, "scan", str(folder), "-o", f"{folder}.json"]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert rb"caf\udce9.json" in done.stdout
+    assert fl.Statistics.load(f"{folder}.json").provenance.sources[0]["location"].endswith(r"/caf\xe9")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_output_that_has_no_room_is_an_error_without_a_traceback(photos, tmp_path):
+    command = [*FIRSTLIGHT, "scan", str(photos), "-o", str(tmp_path / "s.json")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [

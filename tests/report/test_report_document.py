@@ -75,6 +75,13 @@ def test_every_block_escapes_what_comes_from_outside():
     assert page.text.count("<script>alert(1)</script>") >= 12  # shown, as text, by every block
     attributes = [value for _, values in page.tags for key, value in values.items() if key.startswith("on")]
     assert not attributes
+    assert "\x1b" not in text
+
+
+def test_a_name_cannot_turn_the_text_around_it():
+    text = to_html(everything("\u202egnp.exe"))
+    assert "\u202e" not in text
+    assert r"\u202egnp.exe" in text
 
 
 def test_the_page_asks_the_network_for_nothing():

@@ -1,8 +1,10 @@
 """``firstlight COMMAND``. Commands are imported when they run, so that help costs nothing."""
 
 import importlib
+import io
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -49,6 +51,9 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; never shows a traceback for what the user can put right."""
+    for stream in (sys.stdout, sys.stderr):  # a file name or a "±" that the terminal has no code for is no error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = group.main(arguments, prog_name="firstlight", standalone_mode=False)
     except FirstlightError as error:
@@ -64,10 +69,20 @@ def main(arguments: list[str] | None = None) -> Any:
         error.show()
         code = 2
     except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         code = 0
+    except OSError as error:
+        _discard_output()
+        _say(f"firstlight: {error}\n  Way out: make room for the output, or check what the message names")
+        code = 2
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _say(message: str) -> None:
-    click.echo(message.encode("utf-8", "backslashreplace").decode("utf-8"), err=True)
+    click.echo(message, err=True)
+
+
+def _discard_output() -> None:
+    """Nothing more can be written: keep the interpreter from trying again when it ends."""
+    with suppress(OSError):  # standard output need not be a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from firstlight.report.document import Bars, Clouds, Lines, Swatches, number
+from firstlight.report.document import Bars, Clouds, Lines, Swatches, number, visible
 
 _PANEL_W, _PANEL_H = 260, 120
 _LINES_W, _LINES_H = 860, 300
@@ -36,9 +36,9 @@ def _panel(edges: Sequence[float], label: str, tone: str, heights: Sequence[floa
         f'<text x="{w}" y="{h - 4}" text-anchor="end">{number(edges[-1], 2)}</text>'
     )
     return Markup(
-        f'<svg viewBox="0 0 {w} {h}" width="{w}" role="img" aria-label="{escape(label)}">'
-        f'<text x="0" y="11" class="label">{escape(label)}</text>'
-        f'<path class="fill {escape(tone)}" d="{path}"/>'
+        f'<svg viewBox="0 0 {w} {h}" width="{w}" role="img" aria-label="{_text(label)}">'
+        f'<text x="0" y="11" class="label">{_text(label)}</text>'
+        f'<path class="fill {_text(tone)}" d="{path}"/>'
         f'<line class="axis" x1="0" x2="{w}" y1="{base}" y2="{base}"/>{ends}</svg>'
     )
 
@@ -67,8 +67,8 @@ def lines(chart: Lines) -> Markup:
     )
     ends: list[float] = []
     drawn = "".join(_series(chart.labels, series, x, y, w - right, ends) for series in chart.series)
-    axis = f'<text x="{left}" y="{h - 6}">{escape(chart.axis)}, along {escape(chart.along)}</text>'
-    svg = f'<svg viewBox="0 0 {w} {h}" role="img" aria-label="{escape(chart.axis)}">{grid}{drawn}{axis}</svg>'
+    axis = f'<text x="{left}" y="{h - 6}">{_text(chart.axis)}, along {_text(chart.along)}</text>'
+    svg = f'<svg viewBox="0 0 {w} {h}" role="img" aria-label="{_text(chart.axis)}">{grid}{drawn}{axis}</svg>'
     return _figure(Markup(svg), chart.caption, "wide")
 
 
@@ -82,15 +82,15 @@ def _series(labels, series, x, y, edge, ends):  # type: ignore[no-untyped-def]
             continue
         path += f"{'M' if pen_up else 'L'}{x(k):.1f} {y(value):.1f}"
         pen_up, last = False, y(value)
-        title = f"<title>{escape(labels[k])}: {number(value, 4)}</title>"
-        points += f'<circle class="fill {escape(tone)}" cx="{x(k):.1f}" cy="{y(value):.1f}" r="3">{title}</circle>'
+        title = f"<title>{_text(labels[k])}: {number(value, 4)}</title>"
+        points += f'<circle class="fill {_text(tone)}" cx="{x(k):.1f}" cy="{y(value):.1f}" r="3">{title}</circle>'
     if last is None:
         return ""
     while any(abs(last - other) < 14 for other in ends):
         last += 14
     ends.append(last)
-    name = f'<text class="label" x="{edge + 6}" y="{last + 4:.1f}">{escape(label)}</text>'
-    return f'<path class="line {escape(tone)}" d="{path}"/>{points}{name}'
+    name = f'<text class="label" x="{edge + 6}" y="{last + 4:.1f}">{_text(label)}</text>'
+    return f'<path class="line {_text(tone)}" d="{path}"/>{points}{name}'
 
 
 def swatches(chart: Swatches) -> Markup:
@@ -99,7 +99,7 @@ def swatches(chart: Swatches) -> Markup:
     parts = []
     for r, (label, colours) in enumerate(chart.rows):
         y = r * (height + gap + text)
-        parts.append(f'<text x="0" y="{y + 12}" class="label">{escape(label)}</text>')
+        parts.append(f'<text x="0" y="{y + 12}" class="label">{_text(label)}</text>')
         step = width / max(len(colours), 1)
         parts += [
             f'<rect x="{k * step:.1f}" y="{y + text}" width="{step + 0.5:.1f}" height="{height}"'
@@ -128,15 +128,21 @@ def _cloud(label: str, points: Sequence[Sequence[float]], colours: Sequence[Sequ
         for (x, y), colour in zip(points, colours, strict=True)
     )
     return Markup(
-        f'<svg viewBox="0 0 {side} {side + top}" width="{side}" role="img" aria-label="{escape(label)}">'
-        f'<text x="0" y="11" class="label">{escape(label)} (±{number(reach, 2)})</text>'
+        f'<svg viewBox="0 0 {side} {side + top}" width="{side}" role="img" aria-label="{_text(label)}">'
+        f'<text x="0" y="11" class="label">{_text(label)} (±{number(reach, 2)})</text>'
         f'<line class="axis" x1="0" x2="{side}" y1="{top + centre}" y2="{top + centre}"/>'
         f'<line class="axis" x1="{centre}" x2="{centre}" y1="{top}" y2="{top + side}"/>{dots}</svg>'
     )
 
 
 def _figure(content: Markup, caption: str, kind: str) -> Markup:
-    return Markup('<figure class="{}"><div>{}</div><figcaption>{}</figcaption></figure>').format(kind, content, caption)
+    return Markup('<figure class="{}"><div>{}</div><figcaption>{}</figcaption></figure>').format(
+        kind, content, _text(caption)
+    )
+
+
+def _text(value: str) -> Markup:
+    return escape(visible(value))
 
 
 def _decade(exponent: int) -> str:

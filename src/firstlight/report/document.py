@@ -151,3 +151,10 @@ def numbers(values: object, digits: int = 4) -> str:
 def plural(count: int, noun: str) -> str:
     """ "1 image", "2,000 images"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def visible(text: str) -> str:
+    """Control characters as escapes: a file name must not paint the terminal, nor turn the text around it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)

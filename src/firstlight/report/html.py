@@ -9,7 +9,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from firstlight.report import charts
-from firstlight.report.document import Document, Picture
+from firstlight.report.document import Document, Picture, visible
 
 
 def to_html(document: Document) -> str:
@@ -19,7 +19,7 @@ def to_html(document: Document) -> str:
 
 @cache
 def _template() -> Any:
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
     environment.filters.update(
         bars=charts.bars, lines=charts.lines, swatches=charts.swatches, clouds=charts.clouds, data_uri=_data_uri
     )
@@ -27,6 +27,10 @@ def _template() -> Any:
     folder = files("firstlight.report") / "templates"
     environment.globals["style"] = Markup((folder / "page.css").read_text(encoding="utf-8"))
     return environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
+
+
+def _shown(value: Any) -> Any:
+    return visible(value) if type(value) is str else value  # markup has been through here already
 
 
 def _data_uri(picture: Picture) -> str:

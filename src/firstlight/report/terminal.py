@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from firstlight.report.document import Code, Document, Table, Text
+from firstlight.report.document import Code, Document, Table, Text, visible
 
 _STYLES = {"good": "bold green", "warn": "bold yellow", "bad": "bold red"}
 _MARKS = {"good": "✓", "warn": "!", "bad": "✗"}
@@ -18,17 +18,17 @@ def print_document(
     document: Document, console: Console, *, sections: tuple[str, ...] | None = None, rows: int | None = None
 ) -> None:
     """Print the verdict and the text, code and tables of all sections, or of those named; of a table `rows` at most."""
-    console.print(RichText(_visible(f"{_MARKS[document.tone]} {document.verdict}"), style=_STYLES[document.tone]))
+    console.print(RichText(visible(f"{_MARKS[document.tone]} {document.verdict}"), style=_STYLES[document.tone]))
     for section in document.sections:
         if sections is not None and section.title not in sections:
             continue
         console.print(f"\n[bold]{escape(section.title)}[/bold]")
         for block in section.blocks:
             if isinstance(block, Text):
-                console.print(RichText(_visible(block.text)))
+                console.print(RichText(visible(block.text)))
             elif isinstance(block, Code):
                 text = f"{block.label}:\n{block.text}" if block.label else block.text
-                console.print(RichText(_visible(text)), soft_wrap=True)
+                console.print(RichText(visible(text)), soft_wrap=True)
             elif isinstance(block, Table) and not block.folded:
                 console.print(_table(replace(block, rows=block.rows[:rows])))
                 if rows is not None and len(block.rows) > rows:
@@ -38,12 +38,9 @@ def print_document(
 def _table(block: Table) -> RichTable:
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=block.caption or None, title_justify="left")
     for k, name in enumerate(block.head):
-        table.add_column(escape(name), justify="right" if k in block.numeric else "left", overflow="fold", no_wrap=k in block.numeric)
+        table.add_column(
+            escape(name), justify="right" if k in block.numeric else "left", overflow="fold", no_wrap=k in block.numeric
+        )
     for row in block.rows:
-        table.add_row(*(escape(_visible(cell)) for cell in row))
+        table.add_row(*(escape(visible(cell)) for cell in row))
     return table
-
-
-def _visible(text: str) -> str:
-    """Control characters as escapes: a file name must not paint the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)

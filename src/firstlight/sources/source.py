@@ -68,7 +68,7 @@ class Source(ABC):
         """What provenance records."""
         return {
             "kind": self.kind,
-            "location": self.location,
+            "location": printable(self.location),
             "images": len(self),
             "names_hash": digest(self.names),
             "other_files": self.skipped,
