@@ -53,7 +53,7 @@ CASES = {
     "gate of its own": (stack(linear(), lambda: Written(lambda x: x * torch.sigmoid(x)), linear()), ROWS),
     "two gates": (stack(linear(), nn.GLU, linear(WIDTH // 2)), ROWS),
     "joined": (stack(linear(), lambda: Written(lambda x: torch.cat([x, 3 * x.relu()], -1)), linear(2 * WIDTH)), ROWS),
-    "dropout": (stack(linear(), lambda: nn.Dropout(0.3), nn.ReLU, linear()), ROWS),
+    "dropout": (stack(linear(), nn.ReLU, lambda: nn.Dropout(0.3), linear()), ROWS),
     "attention": (lambda: nn.Sequential(normal(Attention(True)), normal(nn.Linear(WIDTH, WIDTH))), TOKENS),
     "attention by hand": (lambda: nn.Sequential(normal(Attention(False)), normal(nn.Linear(WIDTH, WIDTH))), TOKENS),
     "mixing tokens": (

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from firstlight.graph import Node
-from firstlight.theory.axes import Axes, main_kind
-from firstlight.theory.elementwise import IDENTITY, Elementwise, derivative
+from firstlight.theory.axes import Axes, main_kind, resized
+from firstlight.theory.elementwise import IDENTITY, Elementwise, aten, derivative
 from firstlight.theory.maps.pointwise import apply, of_function, shown, through
-from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of
+from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of, with_maps
 from firstlight.theory.signal import Gradient, Near, Signal, scalar
 
 _SCALAR = {
@@ -236,6 +236,25 @@ def product(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
         return flows
 
     return Step(ctx.register(signal), pull)
+
+
+@rule("glu")
+def gated(node: Node, ctx: Context) -> Step:
+    """``a · sigmoid(b)`` for the two halves of a tensor, which are channels of their own."""
+    x = ctx.first(node)
+    dim = int(node.arguments.get("dim", -1)) % len(x.shape)
+    gate = of_function(node, ctx, x.gaussian(), aten("sigmoid", {}))
+    maps = [x.mean * gate.mean, x.second * gate.second, x.far * gate.far, x.other * gate.other]
+    maps = [m if m.shape[dim] == 1 else m.mean(dim, keepdim=True) for m in maps]
+    out = replace(with_maps(x, node, resized(x.axes, shape_of(node)), maps), spread=x.spread + gate.spread)
+
+    def pull(g: Gradient) -> list[Flow]:
+        by_gate = through(x.gaussian(), aten("sigmoid", {}), Gradient(g.second * x.second, g.far * x.far), ctx)
+        second, far = (g.second * gate.second + by_gate.second) / 2, (g.far * gate.far + by_gate.far) / 2
+        second, far = (m if m.shape[dim] == 1 else m.mean(dim, keepdim=True) for m in (second, far))
+        return [(x.name, Gradient(second, far, g.spread), True)]
+
+    return Step(ctx.register(out), pull)
 
 
 def mixed(signals: list[Signal], weights: list[float]) -> Near | None:

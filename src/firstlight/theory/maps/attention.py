@@ -29,23 +29,23 @@ _RIGHT = {"matmul": "other", "mm": "mat2", "bmm": "mat2", "addmm": "mat2", "badd
 
 
 @lru_cache(maxsize=1024)
-def participation(variance: float, tokens: int) -> float:
-    """``E Σ a²`` for a softmax over `tokens` independent Gaussian logits of this variance."""
+def participation(variance: float, tokens: int, power: int = 2) -> float:
+    """``E Σ a^power`` for a softmax over `tokens` independent Gaussian logits of this variance; power 2 or 3."""
     if tokens <= 1:
         return 1.0
     std = math.sqrt(min(variance, 400.0))
     if std < 1e-6:
-        return 1.0 / tokens
+        return float(tokens) ** (1 - power)
     g, w = (row[0] for row in grid(np.zeros(1), np.ones(1)))
     weight = np.exp(std * g)
     # log t from where T e^l t is tiny even for the largest logit to where t e^l is large even for a typical one
     log_t = np.linspace(-math.log(tokens) - 9 * std - 12, 9 * std + 6, 1600)
     t = np.exp(log_t)[:, None]
     decay = np.exp(-t * weight)
-    inner = (decay * weight**2 * w).sum(1)
+    inner = (decay * weight**power * w).sum(1) / math.factorial(power - 1)
     rest = np.log(np.maximum((decay * w).sum(1), 1e-300))
-    integrand = tokens * t[:, 0] ** 2 * inner * np.exp((tokens - 1) * rest)
-    return float(np.clip(np.trapezoid(integrand, log_t), 1.0 / tokens, 1.0))
+    integrand = tokens * t[:, 0] ** power * inner * np.exp((tokens - 1) * rest)
+    return float(np.clip(np.trapezoid(integrand, log_t), float(tokens) ** (1 - power), 1.0))
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax")
@@ -66,10 +66,15 @@ def softmax(node: Node, ctx: Context) -> Step | None:
     out = replace(with_maps(x, node, x.axes, maps), near=None, simplex=dim == rank - 1)
 
     def pull(g: Gradient) -> list[Flow]:
-        # dl = a (g - Σ a g): the sum is an average of many independent g and drops out as P.
-        return [(x.name, g.scaled(p / tokens * (1 - p)), True)]
+        return [(x.name, g.scaled(_jacobian(variance, tokens) / tokens), True)]
 
     return Step(ctx.register(out), pull)
+
+
+def _jacobian(variance: float, tokens: int) -> float:
+    """``Σ E dl²`` for ``dl = a (g - Σ a g)`` and white ``g`` of variance one: ``Σ a² - 2 Σ a³ + (Σ a²)²``."""
+    two, three = (participation(round(variance, 9), tokens, power) for power in (2, 3))
+    return max(two - 2 * three + two**2, 0.0)
 
 
 def _pair_along(x: Signal, dim: int) -> Tensor:
@@ -167,10 +172,11 @@ def fused(node: Node, ctx: Context) -> Step | None:
         gq, gf = float(g.second.mean()), float(g.far.mean())
         ratio = queries / tokens
         to_v = ratio * (p * gq + (queries - 1) * alike * gf)
-        slope = width * free * factor**2 * (1 - p)
+        soft = _jacobian(logits, tokens)
+        slope = width * free * factor**2
         # Keys and values are two projections of the same tokens, whose overlaps 1/√C add up over T of them.
-        to_q = slope * p * gq * apart * (1 + (tokens - 1) / k.fan)
-        to_k = slope * ratio * (p * gq * qq + (queries - 1) * alike * gf * far_q)
+        to_q = slope * soft * gq * apart * (1 + (tokens - 1) / k.fan)
+        to_k = slope * ratio * soft * (gq * qq + (queries - 1) * gf * far_q * alike / p)
         pair = ratio * (gq / tokens + (queries - 1) / tokens * gf)
         fars = (0.0, 0.0, min(pair, to_v))
         return [

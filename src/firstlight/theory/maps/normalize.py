@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from firstlight.graph import Node
-from firstlight.theory.axes import label, size
+from firstlight.theory.axes import label, main_kind, size
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, with_maps
 from firstlight.theory.signal import Gradient, Signal
 
@@ -66,7 +66,11 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     ]
     levels = [level if shares else p for p, shares in zip(apart, (group.sites > 1, group.samples > 1), strict=True)]
     products = zip((x.second, x.far, x.other), (place, *apart), (level, *levels), strict=True)
-    maps = [(k - 2 * p + mean_square) * gain + beta[1] for k, p, mean_square in products]
+    pair_gain = gamma[1] * _pair_of_roots(variance, x, group)
+    gains = (gain, pair_gain, pair_gain)
+    maps = [
+        (k - 2 * p + mean_square) * scale + beta[1] for (k, p, mean_square), scale in zip(products, gains, strict=True)
+    ]
     root = variance.sqrt()
     mean = (x.mean - (group.average(x.mean) if centred else 0.0)) / root * gamma[0] + beta[0]
     maps = [maps[0].clamp_min(0), *maps[1:]]
@@ -81,6 +85,13 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
         return [(x.name, _back(g, group, out, gain, blur, beta[1], gamma[1], centred, 2 / independent / groups), True)]
 
     return Step(out, pull)
+
+
+def _pair_of_roots(variance: Tensor, x: Signal, group: Group) -> Tensor:
+    """``1/(σ σ')`` for an element and another site, which may have been normalized by another σ."""
+    root = variance.rsqrt()
+    sites = [d for d, axis in enumerate(x.axes) if d not in group.dims and main_kind(axis) == "s"]
+    return root * (root.mean(sites, keepdim=True) if sites else root)
 
 
 def _affine(ctx: Context, node: Node, role: str, default: float) -> tuple[float, float]:

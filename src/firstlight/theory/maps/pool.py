@@ -1,15 +1,15 @@
 """Averages, maxima and resampling over sites: rules that need the correlation between them.
 
 The average of ``n`` elements has the second moment of an average pair, ``q/n + (1-1/n) K``; taking pixels as
-independent would give ``q/n``. A maximum over ``n`` equally correlated Gaussians is, with ``z_i = √r u + √(1-r) v_i``,
-``E max = m + σ √(1-r) e_n`` and ``Var max = σ² (r + (1-r) v_n)``, where ``e_n`` and ``v_n`` are mean and variance of
-the largest of ``n`` standard normals; a maximum after a function that rises is that function of the maximum.
+independent would give ``q/n``. A maximum over ``n`` equally correlated Gaussians ``z_i = √r u + √(1-r) v_i`` is
+``√r u + √(1-r) max v``, and the largest of ``n`` standard normals has density ``n φ Φ^(n-1)``; a maximum after a
+function that rises is that function of the maximum.
 """
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -21,19 +21,10 @@ from firstlight.graph import Node
 from firstlight.theory.axes import resized, size
 from firstlight.theory.elementwise import IDENTITY
 from firstlight.theory.gaussian import grid
-from firstlight.theory.maps.pointwise import atoms, slope_of
+from firstlight.theory.maps.pointwise import slope_of
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of, with_maps
 from firstlight.theory.maps.windows import Window, each
-from firstlight.theory.signal import Gradient, Near, Signal
-
-
-@lru_cache(maxsize=256)
-def largest(n: int) -> tuple[float, float]:
-    """Mean and variance of the largest of `n` independent standard normals."""
-    g, w = _normal()
-    weight = n * ndtr(g) ** (n - 1) * w
-    mean = float((weight * g).sum())
-    return mean, float((weight * g * g).sum()) - mean**2
+from firstlight.theory.signal import Gradient, Near, Signal, scalar
 
 
 def _normal() -> tuple[Floats, Floats]:
@@ -216,19 +207,19 @@ def maximum(node: Node, ctx: Context) -> Step | None:
     """The largest of a window; the padding never wins."""
     x = ctx.first(node)
     if node.function.startswith("max_pool"):
-        window = _window(node, x)
-        n, r, shape = math.prod(window.kernel), closeness(x, window.kernel), pooled_shape(node, x)
-        overlap = _overlap(window)
+        taps = _window(node, x)
+        n, r, shape = math.prod(taps.kernel), closeness(x, taps.kernel), pooled_shape(node, x)
+        overlap, window = _overlap(taps), taps
     else:
-        shape, overlap, r = shape_of(node), None, 0.0
+        window, shape, overlap, r = None, shape_of(node), None, 0.0
         n = max(1, math.prod(x.shape) // max(1, math.prod(shape)))
     if n == 1:
         return None
-    out, chi = largest_of(node, x, n, r)
+    inside = Counter(window.sum(scalar(1.0, len(x.shape))).flatten().tolist()) if window else Counter({n: 1})
+    out, chi = largest_of(node, x, inside, r)
     kept = shape if len(shape) == len(x.shape) else None
     axes = resized(x.axes, kept) if kept else tuple((("s", m),) for m in shape)
-    maps = [m if m.numel() == 1 else m.mean().reshape((1,) * m.dim()) for m in out.maps()]
-    maps = [m.reshape((1,) * len(shape)) for m in maps]
+    maps = [m.reshape((1,) * len(shape)) for m in out.maps()]
     near = overlap if x.near is None or overlap is None else np.maximum(overlap, 0)
     out = replace(with_maps(out, node, axes, maps), near=near, shape=shape)
     outputs, inputs = math.prod(shape), math.prod(x.shape)
@@ -245,29 +236,35 @@ def maximum(node: Node, ctx: Context) -> Step | None:
     return Step(ctx.register(out), pull)
 
 
-def largest_of(node: Node, x: Signal, n: int, r: float) -> tuple[Signal, float]:
-    """Moments of the largest of `n` elements of `x` at different sites, and the mean squared slope there."""
-    base = x.root
-    a = atoms(base)
-    correlation = np.clip(a.far + r * (1 - a.far), 0.0, 1.0)
-    e, v = largest(n)
-    std = np.sqrt(a.variance)
-    centre = a.mean + std * np.sqrt(1 - correlation) * e
-    size_of = a.variance * (correlation + (1 - correlation) * v)
+def largest_of(node: Node, x: Signal, counts: Mapping[float, int], r: float) -> tuple[Signal, float]:
+    """Moments of the largest of several elements of `x` at different sites, and the mean squared slope there.
+
+    The function before the pooling is taken of the largest Gaussian: exact where it rises, as ReLU does.
+
+    Args:
+        node: the pooling.
+        x: what it reads.
+        counts: how many windows hold this many elements; those at the border hold fewer.
+        r: closeness of the elements of a window, beyond `far`.
+    """
+    base, rank = x.root, len(x.shape)
+    mean, second, far, other = base.scalars()
+    variance = max(second - mean**2, 0.0)
+    shared, apart = ((k - mean**2) / variance if variance > 0 else 1.0 for k in (far, other))
+    correlation = float(np.clip(shared + r * (1 - shared), 0.0, 1.0))
     f = x.function or IDENTITY
     g, w = _normal()
-    places = torch.from_numpy(centre[:, None] + np.sqrt(size_of)[:, None] * g[None])
-    values = f.call(places).numpy()
-    chi = float((slope_of(f, None).call(places).numpy() ** 2 * w).sum(1).mean())
-    mean, second = (values * w).sum(1), (values**2 * w).sum(1)
-
-    def back(flat: Floats) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(flat)).view(a.shape)
-
-    spread = np.maximum(second - mean**2, 0)
-    far, other = (mean**2 + spread * np.clip(c, 0, 1) for c in (a.far, a.other))
-    found = replace(
-        x, mean=back(mean), second=back(second), far=back(far), other=back(other), base=None, function=None,
-        argument=None, last=None,
-    )  # fmt: skip
-    return found, chi
+    u, wu = (g, w) if correlation > 1e-6 else (np.zeros(1), np.ones(1))
+    standard = math.sqrt(correlation) * u[:, None] + math.sqrt(1 - correlation) * g[None]
+    places = torch.from_numpy(mean + math.sqrt(variance) * standard)
+    values, slopes = f.call(places).numpy(), slope_of(f, None).call(places).numpy()
+    first = square = chi = 0.0
+    for n, count in counts.items():
+        weights = wu[:, None] * (n * ndtr(g) ** (n - 1) * w)[None] * count / sum(counts.values())
+        first += float((values * weights).sum())
+        square += float((values**2 * weights).sum())
+        chi += float((slopes**2 * weights).sum())
+    spread = max(square - first**2, 0.0)
+    pairs = (first**2 + spread * float(np.clip(c, 0, 1)) for c in (shared, apart))
+    maps = [scalar(v, rank) for v in (first, square, *pairs)]
+    return with_maps(x, node, x.axes, maps), chi

@@ -35,6 +35,8 @@ def _call(node: Node, value: Tensor) -> Any:
         return value.reshape(shape_of(node))
     if node.function in ("expand", "expand_as", "broadcast_to"):
         return value.expand(shape_of(node))
+    if node.function.startswith("upsample_nearest"):
+        return torch.nn.functional.interpolate(value, size=shape_of(node)[2:], mode="nearest")
     settings = {k: v for k, v in node.arguments.items() if k != "dtype"}
     return getattr(torch.ops.aten, node.function)(value, **settings)
 
