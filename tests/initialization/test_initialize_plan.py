@@ -253,11 +253,12 @@ def test_a_plan_for_another_model_changes_nothing() -> None:
     assert torch.equal(other.weight, before)
 
 
-def test_a_model_without_memory_is_refused() -> None:
+def test_a_model_without_memory_gets_it_and_the_same_weights() -> None:
     plan = planned(small_cnn(), 3, 32, 32)
-    with pytest.raises(FirstlightError) as caught:
-        apply(plan, small_cnn().to("meta"))
-    assert caught.value.slug == "model-without-memory"
+    real, deferred = small_cnn(), small_cnn().to("meta")
+    apply(plan, real)
+    apply(plan, deferred)
+    assert all(torch.equal(p, deferred.get_parameter(name)) for name, p in real.named_parameters())
 
 
 def test_plan_and_report_read_as_tables() -> None:

@@ -1,14 +1,16 @@
 """Carry a plan out, with random numbers that depend on the seed and the parameter's name and on nothing else."""
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from firstlight.errors import FirstlightError
+from firstlight.graph.untouched import kept_random
+from firstlight.initialization.drawing import drawn
+from firstlight.initialization.memory import check_buffers, fresh_buffers, materialize
 from firstlight.initialization.plan import Decision, Plan, table
+from firstlight.initialization.sharding import held, moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,30 +90,36 @@ class InitReport:
         )
 
 
-def apply(plan: Plan, model: nn.Module, *, seed: int = 0) -> InitReport:
-    """Set the parameters of `model` as `plan` says.
+def apply(plan: Plan, model: nn.Module, *, seed: int = 0, device: torch.device | str | None = None) -> InitReport:
+    """Set the parameters of `model` as `plan` says, and put running statistics back to their start.
 
-    The same plan and seed give the same weights, whatever the order of the parameters, their memory format, and (up to
-    rounding) their element type. The global random generators are not used.
+    The same plan and seed give the same weights, whatever the order of the parameters, their memory format, their
+    sharding (DTensor), and, up to rounding, their element type and device. The global random generators are not used.
+    A parameter on the meta device gets memory and is drawn straight into it.
 
     Args:
         plan: the decisions; every parameter of the model must have one, or be listed as uncovered.
         model: the network, changed in place.
         seed: any integer.
+        device: where parameters on the meta device get memory; by default the CPU, or the device of their mesh.
 
     Raises:
         FirstlightError: slug ``plan-does-not-fit``, when plan and model do not have the same parameters;
-            ``model-without-memory``, when the model is on the meta device. Nothing is changed then.
+            ``values-without-rule``, when something on the meta device would get memory but no values. Nothing is
+            changed then.
     """
+    names = dict(model.named_parameters())
+    _check(plan, names)
+    check_buffers(model)
+    materialize(model, device)
     parameters = dict(model.named_parameters())
-    _check(plan, parameters)
     with torch.no_grad():
+        if any(decision.distribution == "reset" for decision in plan.decisions):
+            _reset(model, seed)
         for decision in plan.decisions:
             _set(parameters[decision.name], decision, seed)
-    done = tuple(
-        Initialized(decision, *measured)
-        for decision, measured in zip(plan.decisions, _measure(plan, parameters), strict=True)
-    )
+        fresh_buffers(model)
+        done = tuple(Initialized(d, *moments(parameters[d.name])) for d in plan.decisions)
     return InitReport(plan, seed, done, plan.uncovered)
 
 
@@ -126,40 +134,38 @@ def _check(plan: Plan, parameters: dict[str, nn.Parameter]) -> None:
             slug="plan-does-not-fit",
             call="apply(plan, model)",
         )
-    if any(parameter.is_meta for parameter in parameters.values()):
+    empty = [name for name in plan.uncovered if parameters[name].is_meta]
+    if empty:
         raise FirstlightError(
-            "the model is on the meta device, where there is no memory for weights",
-            "give it memory first: model.to_empty(device='cpu')",
-            slug="model-without-memory",
+            f"{empty[0]} is on the meta device and no rule covers it, so it would get memory but no values",
+            f"say how it starts: plan.override({{{empty[0]!r}: {{'std': 0.02}}}})",
+            slug="values-without-rule",
             call="apply(plan, model)",
         )
 
 
 def _set(parameter: Tensor, decision: Decision, seed: int) -> None:
-    if decision.distribution == "constant":
-        parameter.fill_(decision.mean)
+    if decision.distribution == "reset":
         return
-    generator = torch.Generator().manual_seed(stream(seed, decision.name))
-    # Drawn contiguously in float32 on the CPU: torch draws other numbers for another layout, type or device.
-    drawn = torch.empty(parameter.shape, dtype=torch.float32).normal_(decision.mean, decision.std, generator=generator)
-    parameter.copy_(drawn)
+    local, box = held(parameter)
+    if decision.distribution == "constant":
+        local.fill_(decision.mean)
+    elif local.numel():
+        # Drawn row by row in float32 and copied: the copy changes layout and type, and the numbers not at all.
+        local.copy_(drawn(decision, seed, box, local.device))
 
 
-def stream(seed: int, name: str) -> int:
-    """The 63-bit seed of one parameter's own random numbers."""
-    digest = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8, person=b"firstlight").digest()
-    return int.from_bytes(digest, "little") >> 1
+def _reset(model: nn.Module, seed: int) -> None:
+    """Let every module draw its own parameters, children first, which is the order in which they are constructed."""
+    with kept_random():
+        torch.manual_seed(seed)
+        model.apply(_reset_one)
 
 
-def _measure(plan: Plan, parameters: dict[str, nn.Parameter]) -> Iterator[tuple[float, float]]:
-    """Mean and standard deviation of each parameter, fetched from the device in one go."""
-    if not plan.decisions:
-        return iter(())
-    moments = [
-        torch.stack([values.mean(), values.std(correction=0)]).cpu()
-        for values in (parameters[decision.name].detach().double() for decision in plan.decisions)
-    ]
-    return ((float(mean), float(std)) for mean, std in torch.stack(moments).tolist())
+def _reset_one(module: nn.Module) -> None:
+    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+    if callable(reset):
+        reset()
 
 
 def _short(value: float | None) -> str:

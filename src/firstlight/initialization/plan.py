@@ -1,15 +1,20 @@
 """One readable decision for each parameter, before any number is drawn."""
 
 import dataclasses
+import fnmatch
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 from firstlight.errors import FirstlightError
 
 FORMAT = "firstlight.plan/1"
+
+Distribution: TypeAlias = Literal[
+    "constant", "normal", "truncated-normal", "uniform", "orthogonal", "delta-orthogonal", "reset"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,24 +24,44 @@ class Decision:
     Attributes:
         name: the parameter's dotted name; tied parameters have one decision, under the first name.
         rule: short name of the rule that decided (``"kaiming"``, ``"bias"``, ``"norm"``).
-        distribution: ``"normal"``, or ``"constant"`` when every element starts equal.
+        distribution: ``"constant"`` when every element starts equal; ``"normal"``, ``"truncated-normal"``,
+            ``"uniform"``; ``"orthogonal"``, where the flattened matrix is, and ``"delta-orthogonal"``, where the middle
+            tap of a convolution is and the others are zero; ``"reset"``, what the module's own ``reset_parameters``
+            draws.
         mean: of the distribution; the value itself when constant.
-        std: standard deviation of the elements; 0 when constant.
+        std: standard deviation of the elements, exactly, also of a truncated normal; root mean square of an orthogonal
+            matrix; 0 when constant, and for ``"reset"``, where it is not known before.
         fan_in: inputs that one output sums; ``None`` where nothing is summed.
         fan_out: outputs that one input reaches; likewise.
         gain: factor that makes up for the nonlinearity, ``std = gain / sqrt(fan_in)``; ``None`` without a fan.
         reason: one sentence for a person.
+        bounds: where a truncated normal ends, in standard deviations before the cut, on both sides of the mean.
+        blocks: matrices stacked along the first dimension, each orthogonal by itself.
     """
 
     name: str
     rule: str
-    distribution: Literal["normal", "constant"]
+    distribution: Distribution
     mean: float
     std: float
     fan_in: float | None
     fan_out: float | None
     gain: float | None
     reason: str
+    bounds: float = 2.0
+    blocks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One parameter on which two plans differ; a side is ``None`` where that plan does not decide it."""
+
+    name: str
+    before: Decision | None
+    after: Decision | None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {_brief(self.before)} → {_brief(self.after)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +110,75 @@ class Plan:
                 call=f"Plan.load({str(path)!r})",
             ) from None
 
+    def override(self, rules: Mapping[str, Mapping[str, Any]]) -> "Plan":
+        """The plan with some decisions changed by name.
+
+        Args:
+            rules: for each pattern of names (``"head.*"``, ``"*.bias"``) the fields of `Decision` to change
+                (``{"std": 0.01}``); the last pattern that matches a name decides. A parameter that no rule covered is
+                covered afterwards: normal, unless the change says otherwise.
+
+        Raises:
+            FirstlightError: slug ``override-matches-nothing``, for a pattern without a parameter;
+                ``override-not-understood``, for a field that does not exist or an unknown distribution.
+        """
+        made = {decision.name: decision for decision in self.decisions}
+        left = list(self.uncovered)
+        for pattern, change in rules.items():
+            names = [name for name in [*made, *left] if fnmatch.fnmatchcase(name, pattern)]
+            _check_override(pattern, change, names)
+            for name in names:
+                base = made.get(name) or Decision(name, "override", "normal", 0.0, 0.0, None, None, None, "")
+                said = ", ".join(f"{field} {value}" for field, value in change.items())
+                made[name] = dataclasses.replace(
+                    base, **{"rule": "override", "reason": f"asked for by {pattern!r}: {said}"} | dict(change)
+                )
+            left = [name for name in left if name not in made]
+        return Plan(self.scheme, tuple(made.values()), tuple(left))
+
+    def diff(self, other: "Plan") -> tuple[Difference, ...]:
+        """Every parameter that this plan and `other` decide differently, in this plan's order, then the other's."""
+        mine, theirs = ({d.name: d for d in plan.decisions} for plan in (self, other))
+        names = dict.fromkeys([*mine, *theirs])
+        return tuple(Difference(n, mine.get(n), theirs.get(n)) for n in names if mine.get(n) != theirs.get(n))
+
     @classmethod
     def _from(cls, content: Any) -> "Plan":
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
         decisions = tuple(Decision(**decision) for decision in content["decisions"])
         return cls(content["scheme"], decisions, tuple(content["uncovered"]))
+
+
+def _check_override(pattern: str, change: Mapping[str, Any], names: Sequence[str]) -> None:
+    fields = {field.name for field in dataclasses.fields(Decision)} - {"name"}
+    call = f"override({{{pattern!r}: ...}})"
+    if not names:
+        raise FirstlightError(
+            f"no parameter is called like {pattern!r}",
+            "print the plan to see the names; * stands for any characters, dots too",
+            slug="override-matches-nothing",
+            call=call,
+        )
+    odd = sorted(set(change) - fields)
+    if odd or change.get("distribution", "normal") not in get_args(Distribution):
+        cause = (
+            f"there is nothing called {odd[0]!r} to change" if odd else f"no distribution {change['distribution']!r}"
+        )
+        raise FirstlightError(
+            cause,
+            f"change one of {', '.join(sorted(fields))}; distributions are {', '.join(get_args(Distribution))}",
+            slug="override-not-understood",
+            call=call,
+        )
+
+
+def _brief(decision: Decision | None) -> str:
+    if decision is None:
+        return "not decided"
+    if decision.distribution == "constant":
+        return f"{decision.mean:.4g} ({decision.rule})"
+    return f"{decision.distribution}, std {decision.std:.4g} ({decision.rule})"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

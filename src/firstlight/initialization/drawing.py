@@ -1,0 +1,50 @@
+"""From a decision to numbers."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from firstlight.initialization.orthogonal import blocks
+from firstlight.initialization.plan import Decision
+from firstlight.initialization.streams import Box, Normal, Uniform, draw, key, truncation_factor
+
+
+def drawn(decision: Decision, seed: int, box: Box, device: torch.device | str = "cpu") -> Tensor:
+    """The part `box` of the parameter that `decision` describes: float32, contiguous, on `device`.
+
+    An orthogonal matrix is made whole, in float32 on the device, and cut: its elements depend on all of the others.
+    """
+    stream = key(seed, decision.name)
+    mean, std = decision.mean, decision.std
+    if decision.distribution == "normal":
+        return draw(Normal(mean, std), stream, box, device)
+    if decision.distribution == "truncated-normal":
+        # Cut at ±b before scaling, so that the standard deviation afterwards is the one asked for.
+        scale = std / truncation_factor(-decision.bounds, decision.bounds)
+        return draw(Normal(mean, scale, -decision.bounds, decision.bounds), stream, box, device)
+    if decision.distribution == "uniform":
+        half = math.sqrt(3) * std  # the variance of a uniform number between ±a is a²/3
+        return draw(Uniform(mean - half, mean + half), stream, box, device)
+    whole = _orthogonal(decision, stream, box, device).mul_(std)
+    return whole[tuple(slice(o, o + n) for o, n in zip(box.offset, box.size, strict=True))]
+
+
+def _orthogonal(decision: Decision, stream: int, box: Box, device: torch.device | str) -> Tensor:
+    """Mean square one over all elements."""
+    shape = box.shape
+    if decision.distribution == "orthogonal":
+        return blocks(draw(Normal(), stream, Box.whole(shape), device), decision.blocks)
+    # Xiao et al., "Dynamical isometry and a mean field theory of CNNs" (2018), algorithm 1: only the middle tap.
+    middle = blocks(draw(Normal(), stream, Box.whole(shape[:2]), device), decision.blocks)
+    whole = torch.zeros(shape, device=device)
+    whole.flatten(2)[:, :, _middle(shape[2:])] = middle
+    return whole.mul_(math.sqrt(math.prod(shape[2:])))
+
+
+def _middle(kernel: tuple[int, ...]) -> int:
+    """Index of the middle tap in the flattened kernel."""
+    index = 0
+    for n in kernel:
+        index = index * n + n // 2
+    return index
