@@ -32,7 +32,7 @@ class Transform:
             if size is None:
                 continue
             sides = size if isinstance(size, tuple) else (size, size)
-            if not all(isinstance(side, int) and side > 0 for side in sides):
+            if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
                 raise FirstlightError(
                     f"{name}={size!r} is not a size in pixels",
                     "give a positive integer, or height and width",

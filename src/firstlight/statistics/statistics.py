@@ -169,7 +169,21 @@ class Statistics:
         return 15 if width == 0 else max(0, min(15, math.floor(-math.log10(2 * width))))
 
     def images_for(self, half_width: float) -> int:
-        """Images, in all, that would bring every channel's `confidence` down to `half_width`, about."""
+        """Images, in all, that would bring every channel's `confidence` down to `half_width`, about.
+
+        Raises:
+            FirstlightError: slugs ``bad-half-width``, and ``no-interval`` where the images so far give none.
+        """
+        if not half_width > 0:
+            raise FirstlightError(
+                f"{half_width} is not a half-width", "give a positive number such as 0.002", slug="bad-half-width"
+            )
+        if not np.isfinite(self.confidence).all():
+            raise FirstlightError(
+                "some channel has fewer than two images, which say nothing about how images differ",
+                "scan more images",
+                slug="no-interval",
+            )
         return math.ceil(self.count * (float(np.max(self.confidence)) / half_width) ** 2)
 
     @property
