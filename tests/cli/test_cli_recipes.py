@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_cli import run
 
 import firstlight as fl
@@ -86,7 +87,13 @@ def test_an_audit_from_images_with_a_page(tmp_path):
     ("arguments", "cause"),
     [
         (["recipe", "nowhere.json"], "cannot read"),
-        (["recipe", "/dev/null"], "does not hold statistics"),
+        (["recipe", "/dev/null"], "no file or folder"),
+        (["recipe", "nowhere"], "no file or folder"),
+        (["recipe", "stats.json", "--preset", "zca", "--over", "patches"], "covariance of channels"),
+        (["recipe", "demo:photos", "--over", "patches"], "--over is for pca and zca"),
+        (["recipe", "demo:photos", "--preset", "zca", "--size", "3"], "goes with --over patches"),
+        (["recipe", "demo:photos", "--preset", "zca", "--over", "patches", "--rank", "3"], "--over pixels"),
+        (["recipe", "demo:photos", "--preset", "zca", "--over", "patches", "--size", "33"], "smaller than a patch"),
         (["export", "nowhere.json", "hf"], "nowhere.json"),
         (["export", "nowhere.json", "coreml"], "coreml"),
         (["audit", "demo:photos"], "nothing to compare"),
@@ -102,3 +109,49 @@ def test_bad_input_gets_one_message(arguments, cause, tmp_path):
     assert done.returncode == 2
     assert cause in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_json_file_of_something_else_is_refused(tmp_path):
+    (tmp_path / "other.json").write_text("[1]")
+    done = run("recipe", tmp_path / "other.json", "-o", tmp_path / "r.json")
+    assert done.returncode == 2
+    assert "does not hold statistics" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["--over", "patches", "--size", "3", "--workers", "1"], {"over": "patches", "size": 3}),
+        (["--over", "patches"], {"over": "patches", "size": 5}),
+        (["--over", "pixels", "--resize", "8"], {"over": "pixels", "resize": 8}),
+        (["--over", "pixels", "--rank", "6", "--seed", "2"], {"over": "pixels", "rank": 6, "seed": 2}),
+    ],
+    ids=str,
+)
+def test_whitening_over_patches_and_pixels_is_that_of_the_library(tmp_path, arguments, options):
+    done = run("recipe", "demo:photos", "--preset", "zca", *arguments, "-o", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    assert fl.Recipe.load(tmp_path / "r.json") == fl.Recipe.zca(fl.fit("demo:photos", **options))
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_a_recipe_straight_from_images(statistics, tmp_path):
+    done = run("recipe", "demo:photos", "--preset", "vgg", "-o", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    assert fl.Recipe.load(tmp_path / "r.json") == fl.Recipe.vgg(fl.Statistics.load(statistics))
+
+
+def test_splits_and_images_that_were_not_counted_are_said(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (8, 9, 9, 3), np.uint8)
+    for k, image in enumerate(images):
+        (tmp_path / "images" / ("train" if k < 6 else "val")).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "images" / ("train" if k < 6 else "val") / f"{k}.png")
+    (tmp_path / "images" / "train" / "bad.png").write_bytes(b"no image")
+    arguments = ["recipe", "images", "--preset", "pca", "--over", "patches", "--size", "3"]
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--split train" in done.stderr
+    done = run(*arguments, "--split", "train", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "fitted on 6 images, 294 patches" in done.stdout
+    assert "Not counted: 1 images, the first of them train/bad.png" in done.stdout
