@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 import firstlight as fl
-from firstlight.recipe import Recipe, fit
+from firstlight import fit
+from firstlight.recipe import Recipe
 from firstlight.statistics.vectors import Vectors
 
 

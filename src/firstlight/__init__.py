@@ -14,6 +14,7 @@ _HOME = {
     "Statistics": "firstlight.statistics",
     "open_source": "firstlight.sources",
     "scan": "firstlight.workflows",
+    "fit": "firstlight.workflows",
     "Recipe": "firstlight.recipe",
     "audit": "firstlight.recipe",
     "trace": "firstlight.graph",
@@ -21,7 +22,18 @@ _HOME = {
     "prepare": "firstlight.workflows",
 }
 
-__all__ = ["FirstlightError", "Recipe", "Statistics", "audit", "initialize", "open_source", "prepare", "scan", "trace"]
+__all__ = [
+    "FirstlightError",
+    "Recipe",
+    "Statistics",
+    "audit",
+    "fit",
+    "initialize",
+    "open_source",
+    "prepare",
+    "scan",
+    "trace",
+]
 
 if TYPE_CHECKING:
     from firstlight.errors import FirstlightError as FirstlightError
@@ -30,6 +42,7 @@ if TYPE_CHECKING:
     from firstlight.recipe import audit as audit
     from firstlight.sources import open_source as open_source
     from firstlight.statistics import Statistics as Statistics
+    from firstlight.workflows import fit as fit
     from firstlight.workflows import initialize as initialize
     from firstlight.workflows import prepare as prepare
     from firstlight.workflows import scan as scan

@@ -13,7 +13,8 @@ from PIL import Image
 from recipe_images import correlated_images
 
 import firstlight as fl
-from firstlight.recipe import Recipe, fit
+from firstlight import fit
+from firstlight.recipe import Recipe
 from firstlight.recipe.steps import Reorder
 from firstlight.statistics.vectors import Vectors
 

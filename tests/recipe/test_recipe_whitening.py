@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from recipe_images import correlated_images
 
 import firstlight as fl
-from firstlight.recipe import Recipe, fit
+from firstlight import fit
+from firstlight.recipe import Recipe
 from firstlight.recipe.linear import Pixels
 from firstlight.statistics.sketch import LowRankSketch
 from firstlight.statistics.vectors import Vectors

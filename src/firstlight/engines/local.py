@@ -3,14 +3,16 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from firstlight.sources import Block
-from firstlight.statistics import Tally
+
+Result = TypeVar("Result")
 
 
-def run(work: Callable[[Block], Tally], blocks: Iterable[Block], workers: int) -> Iterator[Tally]:
-    """Tallies of `blocks`, in their order, computed by `workers` threads, at most two blocks ahead per thread."""
-    pending: deque[Future[Tally]] = deque()
+def run(work: Callable[[Block], Result], blocks: Iterable[Block], workers: int) -> Iterator[Result]:
+    """Results of `blocks`, in their order, computed by `workers` threads, at most two blocks ahead per thread."""
+    pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="firstlight") as pool:
         try:
             for block in blocks:

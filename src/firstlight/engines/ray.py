@@ -2,15 +2,16 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from firstlight._extras import require
 from firstlight.sources import Block, Reader
-from firstlight.statistics import Tally
+
+Result = TypeVar("Result")
 
 
-def run(work: Callable[[Block], Tally], blocks: Iterable[Block], workers: int) -> Iterator[Tally]:
-    """Tallies of `blocks`, in their order, each computed by a Ray task.
+def run(work: Callable[[Block], Result], blocks: Iterable[Block], workers: int) -> Iterator[Result]:
+    """Results of `blocks`, in their order, each computed by a Ray task.
 
     Connects to the cluster that Ray is initialized for, or starts one of `workers` processes on this machine.
     Paths must mean the same on every node. At most two blocks per processor of the cluster are ahead.
@@ -18,7 +19,7 @@ def run(work: Callable[[Block], Tally], blocks: Iterable[Block], workers: int) -
     ray = require("ray", extra="ray")
     if not ray.is_initialized():
         ray.init(num_cpus=workers, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    task = ray.remote(_observed)
+    task = ray.remote(_worked)
     work_reference = ray.put(work)
     sources: dict[int, Any] = {}  # each source travels once, not with every block
     ahead = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
@@ -38,5 +39,5 @@ def run(work: Callable[[Block], Tally], blocks: Iterable[Block], workers: int) -
         yield ray.get(pending.popleft())
 
 
-def _observed(work: Callable[[Block], Tally], names: list[str], samples: Any, indices: list[int] | None) -> Tally:
+def _worked(work: Callable[[Block], Result], names: list[str], samples: Any, indices: list[int] | None) -> Result:
     return work(Block(names, samples if indices is None else Reader(samples, indices)))

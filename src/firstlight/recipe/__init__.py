@@ -3,7 +3,6 @@
 from firstlight.recipe.audit import Audit as Audit
 from firstlight.recipe.audit import audit as audit
 from firstlight.recipe.augment import ColourShift as ColourShift
-from firstlight.recipe.fitting import fit as fit
 from firstlight.recipe.inputs import Input as Input
 from firstlight.recipe.inputs import SuspiciousInput as SuspiciousInput
 from firstlight.recipe.inverse import Inverse as Inverse

@@ -82,8 +82,8 @@ def domain(stats: "Statistics | Vectors | LowRank", over: str | None) -> str:
         raise FirstlightError(f"there is no over={over!r}", f"choose one of {', '.join(EPSILON)}", slug="bad-over")
     ways = {
         "channels": "give what fl.scan returns",
-        "patches": 'fit it: firstlight.recipe.fit(source, over="patches", size=5)',
-        "pixels": 'fit it: firstlight.recipe.fit(source, over="pixels"), with rank= for large images',
+        "patches": 'fit it: fl.fit(source, over="patches", size=5)',
+        "pixels": 'fit it: fl.fit(source, over="pixels"), with rank= for large images',
     }
     raise FirstlightError(
         f"these are statistics of {has}, not of {over}", ways[over], slug="other-statistics", call=f"over={over!r}"

@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstlight.errors import FirstlightError
+from firstlight.statistics.exact import Packed
 from firstlight.statistics.histogram import FULL_SCALE
+from firstlight.statistics.provenance import Provenance
 from firstlight.statistics.vectors import pixel_kind
 
 Floats = NDArray[np.float64]
@@ -34,7 +36,7 @@ class LowRank:
     """The leading principal components of whole images.
 
     Attributes:
-        kind, shape, images, order, transform: as in `Vectors`.
+        kind, shape, images, order, transform, quarantine, provenance: as in `Vectors`.
         mean: H×W×C, full scale.
         values: r eigenvalues of the covariance, falling, full scale squared; never above the true ones.
         vectors: D×r float32, orthonormal columns.
@@ -53,6 +55,8 @@ class LowRank:
     high: float
     order: str = "RGB"
     transform: str = ""
+    quarantine: tuple[tuple[str, str], ...] = ()
+    provenance: Provenance | None = None
 
     @property
     def channels(self) -> int:
@@ -78,7 +82,7 @@ class LowRank:
 
 
 @dataclass(frozen=True, eq=False)
-class LowRankSketch:
+class LowRankSketch(Packed):
     """What has been seen of the images so far, in D·l numbers; a value with `+`.
 
     Sketches add up when they share shape, rank, seed and start. Sums are float64: the same blocks added in the
@@ -187,6 +191,12 @@ class LowRankSketch:
             low=min(self.low, other.low),
             high=max(self.high, other.high),
         )
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "LowRankSketch":
+        """The inverse of `to_dict`."""
+        height, width, channels = value["shape"]
+        return replace(super().from_dict(value), shape=(height, width, channels))
 
     def again(self) -> "LowRankSketch":
         """An empty sketch whose Ω is what this one found: a second pass over the same images is more exact.

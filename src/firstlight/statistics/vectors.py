@@ -11,7 +11,7 @@ Floats: n, mean and Σ(x−m)(x−m)ᵀ in float64, merged as Chan, Golub & LeVe
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from firstlight._files import write_atomically
 from firstlight.errors import FirstlightError
 from firstlight.statistics.exact import Packed
 from firstlight.statistics.histogram import FULL_SCALE
+from firstlight.statistics.provenance import Provenance
 
 Floats = NDArray[np.float64]
 
@@ -51,7 +52,9 @@ class Vectors(Packed):
         sums: Σ(x − middle), D int64 raw units; for floats the mean, D float64.
         products: Σ(x − middle)(x − middle)ᵀ, D×D int64; for floats Σ(x−m)(x−m)ᵀ, D×D float64.
         low, high: smallest and largest value, full scale.
-        order, transform: as in `Provenance`: what the channels mean and what was done to the images.
+        order, transform: what the channels mean and what was done to the images, as in `Provenance`.
+        quarantine: (name, reason) of every image that was not used, in canonical order.
+        provenance: where the images come from; None for arrays that were given by hand.
     """
 
     over: str
@@ -65,6 +68,30 @@ class Vectors(Packed):
     high: float
     order: str = "RGB"
     transform: str = ""
+    quarantine: tuple[tuple[str, str], ...] = ()
+    provenance: Provenance | None = None
+
+    @classmethod
+    def empty(cls, over: str, kind: str, shape: tuple[int, int, int]) -> "Vectors":
+        """Nothing seen yet.
+
+        Args:
+            over: "patches" or "pixels".
+            kind: "uint8", "uint16" or "float".
+            shape: height, width and channels of a vector.
+
+        Raises:
+            FirstlightError: slug ``too-many-components``.
+        """
+        d = int(np.prod(shape))
+        if d > LARGEST:
+            raise FirstlightError(
+                f"a covariance of {d:,} components would need {d * d * 8 / 1e9:,.0f} GB",
+                "fit a low rank (rank=), or whiten over patches or channels",
+                slug="too-many-components",
+            )
+        number = np.float64 if kind == "float" else np.int64
+        return cls(over, kind, shape, 0, 0, np.zeros(d, number), np.zeros((d, d), number), np.inf, -np.inf)
 
     @classmethod
     def of_patches(cls, images: Sequence[NDArray[Any]] | NDArray[Any], size: int) -> "Vectors":
@@ -73,25 +100,11 @@ class Vectors(Packed):
         Raises:
             FirstlightError: slugs ``bad-patch`` (larger than an image), ``too-many-components``, ``not-pixels``.
         """
-        parts = []
-        for batch in _batches(images):
-            height, width = batch.shape[1:3]
-            if not 1 <= size <= min(height, width):
-                raise FirstlightError(
-                    f"patches of {size}×{size} do not fit into images of {height}×{width}",
-                    "give a smaller patch",
-                    slug="bad-patch",
-                )
-            channels = batch.shape[3]
-            per_image = (height - size + 1) * (width - size + 1)
-            windows = np.lib.stride_tricks.sliding_window_view(batch, (size, size), (1, 2))
-            windows = np.moveaxis(windows, 3, 5)  # N×H'×W'×k×k×C
-            step = max(1, _HELD // (per_image * size * size * channels))
-            for start in range(0, len(batch), step):
-                some = windows[start : start + step]
-                rows = some.reshape(len(some) * per_image, size * size * channels)
-                parts.append(_observed("patches", (size, size, channels), rows, len(some)))
-        return _total(parts)
+        batches = _batches(images)
+        found = cls.empty("patches", pixel_kind(batches[0]), (size, size, batches[0].shape[3]))
+        for batch in batches:
+            found = found.add(batch)
+        return found
 
     @classmethod
     def of_pixels(cls, images: Sequence[NDArray[Any]] | NDArray[Any]) -> "Vectors":
@@ -100,11 +113,99 @@ class Vectors(Packed):
         Raises:
             FirstlightError: slugs ``sizes-differ``, ``too-many-components``, ``not-pixels``.
         """
-        parts = [
-            _observed("pixels", batch.shape[1:], batch.reshape(len(batch), -1), len(batch))
-            for batch in _batches(images)
-        ]
-        return _total(parts)
+        batches = _batches(images)
+        found = cls.empty("pixels", pixel_kind(batches[0]), batches[0].shape[1:])
+        for batch in batches:
+            found = found.add(batch)
+        return found
+
+    def add(self, images: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> "Vectors":
+        """These and the vectors of more images. Its own arrays are reused: the old value must not be used again.
+
+        Args:
+            images: N×H×W×C.
+            valid: N×H×W×C, False where a value is missing: a vector that holds such a value is left out whole,
+                for a covariance of vectors with holes need not be one.
+
+        Raises:
+            FirstlightError: slugs ``bad-patch`` (larger than an image), ``sizes-differ``, ``not-pixels`` and
+                ``do-not-belong-together``, for another kind or number of channels.
+        """
+        kind = pixel_kind(images)
+        if (kind, images.shape[3]) != (self.kind, self.channels):
+            raise _strangers("pixels", f"{self.kind} × {self.channels}", f"{kind} × {images.shape[3]}")
+        self._check_size(images.shape[1:])
+        height, width, _ = self.shape
+        whole = None if valid is None else np.asarray(_windows(valid, height, width).all(axis=(3, 4, 5)))
+        found = self
+        for rows in self._rows(images, whole):
+            found = found._with_rows(rows)
+        used = len(images) if whole is None else int(whole.any(axis=(1, 2)).sum())
+        return replace(found, images=self.images + used)
+
+    def _check_size(self, size: tuple[int, ...]) -> None:
+        height, width, _ = self.shape
+        if self.over == "pixels":
+            if size != self.shape:
+                raise FirstlightError(
+                    f"images of {size} among images of {self.shape}",
+                    "resize and crop to one size, or whiten over patches, which takes any",
+                    slug="sizes-differ",
+                )
+        elif not 1 <= height <= min(size[:2]):
+            raise FirstlightError(
+                f"patches of {height}×{width} do not fit into images of {size[0]}×{size[1]}",
+                "give a smaller patch",
+                slug="bad-patch",
+            )
+
+    def _rows(self, images: NDArray[Any], whole: NDArray[np.bool_] | None) -> Iterator[NDArray[Any]]:
+        """The vectors of the images, n×D about four million values at a time, without those that are not whole."""
+        height, width, channels = self.shape
+        windows = _windows(images, height, width)
+        _, down, across = windows.shape[:3]
+        step = max(1, _HELD // (down * across * self.dimensions))
+        deep = max(1, _HELD // (across * self.dimensions))  # a large photograph is taken in bands
+        for first in range(0, len(images), step):
+            for top in range(0, down, deep):
+                part = np.s_[first : first + step, top : top + deep]
+                rows = windows[part].reshape(-1, height * width * channels)
+                if whole is not None:
+                    rows = rows[whole[part].reshape(-1)]
+                if len(rows):
+                    yield rows
+
+    def _with_rows(self, rows: NDArray[Any]) -> "Vectors":
+        """These and n×D raw vectors more, in the same arrays."""
+        scale = FULL_SCALE[self.kind]
+        low, high = float(rows.min()) / scale, float(rows.max()) / scale
+        low, high = min(self.low, low), max(self.high, high)
+        grown = replace(self, count=self.count + len(rows), low=low, high=high)
+        if self.kind == "float":
+            mean = rows.mean(axis=0, dtype=np.float64)
+            centred = rows - mean
+            self._merge(self.count, mean, centred.T @ centred, len(rows))
+            return grown
+        wide = self.kind == "uint8" and self.dimensions > _BLOCK
+        lane, block = (np.dtype(np.float32), 1024) if wide else (np.dtype(np.float64), 1 << 17)
+        for start in range(0, len(rows), block):
+            part = rows[start : start + block].astype(lane)
+            np.subtract(part, _middle(self.kind), out=part)
+            self.sums[...] += part.sum(axis=0, dtype=np.float64).astype(np.int64)
+            _add_products(part, self.products)
+        return grown
+
+    def _merge(self, count: int, mean: Floats, products: Floats, more: int) -> None:
+        """Chan, Golub & LeVeque (1979), 2.1, for `more` vectors into the own arrays, which hold `count`."""
+        if not more:
+            return
+        step = mean - self.sums
+        total = count + more
+        self.sums[...] += step * (more / total)
+        for start in range(0, len(step), _BLOCK):  # by bands, so that no further D×D matrix is needed
+            band = slice(start, start + _BLOCK)
+            self.products[band] += products[band]
+            self.products[band] += np.outer(step[band], step) * (count / total * more)
 
     def __add__(self, other: "Vectors") -> "Vectors":
         """Statistics of both.
@@ -113,30 +214,28 @@ class Vectors(Packed):
             FirstlightError: slug ``do-not-belong-together``, when shapes, kinds or origins differ.
         """
         for name in ("over", "kind", "shape", "order", "transform"):
-            a, b = getattr(self, name), getattr(other, name)
-            if a != b:
-                raise FirstlightError(
-                    f"these statistics do not belong together: {name} {a} against {b}",
-                    "fit both on images of one size, kind and transform",
-                    slug="do-not-belong-together",
-                    call="vectors + vectors",
-                )
-        count = self.count + other.count
+            if getattr(self, name) != getattr(other, name):
+                raise _strangers(name, getattr(self, name), getattr(other, name))
+        provenance = self.provenance or other.provenance
+        if self.provenance and other.provenance:
+            conflicts = self.provenance.conflicts(other.provenance)
+            if conflicts:
+                raise _strangers("; ".join(conflicts))
+            provenance = self.provenance + other.provenance
+        whole = replace(self, sums=self.sums.copy(), products=self.products.copy())
         if self.kind == "float":
-            step = other.sums - self.sums
-            sums = self.sums + step * (other.count / count)
-            cross = np.outer(step, step) * (self.count / count * other.count)
-            products = self.products + other.products + cross
+            whole._merge(self.count, other.sums, other.products, other.count)
         else:
-            sums, products = self.sums + other.sums, self.products + other.products
+            whole.sums[...] += other.sums
+            whole.products[...] += other.products
         return replace(
-            self,
-            count=count,
+            whole,
+            count=self.count + other.count,
             images=self.images + other.images,
-            sums=sums,
-            products=products,
             low=min(self.low, other.low),
             high=max(self.high, other.high),
+            quarantine=self.quarantine + other.quarantine,
+            provenance=provenance,
         )
 
     @property
@@ -174,6 +273,24 @@ class Vectors(Packed):
         signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(values))])
         return values, vectors * signs
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        origin = None if self.provenance is None else self.provenance.to_dict()
+        return {**super().to_dict(), "provenance": origin}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "Vectors":
+        """The inverse of `to_dict`."""
+        origin = value.get("provenance")
+        found = super().from_dict({**value, "provenance": None})
+        height, width, channels = found.shape
+        return replace(
+            found,
+            shape=(height, width, channels),
+            quarantine=tuple((name, reason) for name, reason in found.quarantine),
+            provenance=None if origin is None else Provenance.from_dict(origin),
+        )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one JSON file; `load` goes on from it."""
         write_atomically(path, json.dumps({"format": FORMAT, **self.to_dict()}) + "\n")
@@ -189,7 +306,7 @@ class Vectors(Packed):
             value = json.loads(Path(path).read_text(encoding="utf-8"))
             if value.pop("format") != FORMAT:
                 raise ValueError
-            return cls.from_dict({**value, "shape": tuple(value["shape"])})
+            return cls.from_dict(value)
         except OSError as error:
             raise FirstlightError(
                 f"cannot read {str(path)!r}: {error.strerror}", "name a file that save wrote", slug="no-such-file"
@@ -227,52 +344,27 @@ def _batches(images: Sequence[NDArray[Any]] | NDArray[Any]) -> list[NDArray[Any]
     return batches
 
 
-def _observed(over: str, shape: tuple[int, int, int], rows: NDArray[Any], images: int) -> Vectors:
-    """Statistics of n×D raw vectors."""
-    kind = "float" if rows.dtype.kind == "f" else str(rows.dtype)
-    n, d = rows.shape
-    if d > LARGEST:
-        raise FirstlightError(
-            f"a covariance of {d:,} components would need {d * d * 8 / 1e9:,.0f} GB",
-            "fit a low rank (LowRankSketch), or whiten over patches or channels",
-            slug="too-many-components",
-        )
-    scale = FULL_SCALE[kind]
-    low, high = float(rows.min()) / scale, float(rows.max()) / scale
-    if kind == "float":
-        mean = rows.mean(axis=0, dtype=np.float64)
-        centred = rows - mean
-        return Vectors(over, kind, shape, n, images, mean, centred.T @ centred, low, high)
-    lane, block = (np.dtype(np.float32), 1024) if kind == "uint8" and d > _BLOCK else (np.dtype(np.float64), 1 << 17)
-    sums, products = np.zeros(d, np.int64), np.zeros((d, d), np.int64)
-    for start in range(0, n, block):
-        part = rows[start : start + block].astype(lane)
-        np.subtract(part, _middle(kind), out=part)
-        sums += part.sum(axis=0, dtype=np.float64).astype(np.int64)
-        _add_products(part, products)
-    below = np.tril_indices(d, -1)
-    products[below] = products.T[below]
-    return Vectors(over, kind, shape, n, images, sums, products, low, high)
+def _strangers(name: str, a: Any = None, b: Any = None) -> FirstlightError:
+    return FirstlightError(
+        f"these statistics do not belong together: {name}" + ("" if a is None else f" {a} against {b}"),
+        "fit both on images of one size, kind and transform, with the same options",
+        slug="do-not-belong-together",
+        call="vectors + vectors",
+    )
+
+
+def _windows(batch: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """N×H×W×C → N×H′×W′×h×w×C: every window at every position, without copying a pixel."""
+    return np.moveaxis(np.lib.stride_tricks.sliding_window_view(batch, (height, width), (1, 2)), 3, 5)
 
 
 def _add_products(part: NDArray[Any], products: NDArray[np.int64]) -> None:
-    """Add partᵀ·part to the upper triangle, a band of rows at a time."""
+    """Add partᵀ·part: the upper triangle a band of rows at a time, and each band again below the diagonal."""
     for start in range(0, part.shape[1], _BLOCK):
-        band = part[:, start : start + _BLOCK].T @ part[:, start:]
-        products[start : start + _BLOCK, start:] += band.astype(np.int64)
-
-
-def _total(parts: Sequence[Vectors]) -> Vectors:
-    first, *rest = parts
-    for part in rest:
-        if part.shape != first.shape:
-            raise FirstlightError(
-                f"images of {part.shape} among images of {first.shape}",
-                "resize and crop to one size, or whiten over patches, which takes any",
-                slug="sizes-differ",
-            )
-        first = first + part
-    return first
+        end = start + _BLOCK
+        band = (part[:, start:end].T @ part[:, start:]).astype(np.int64)
+        products[start:end, start:] += band
+        products[end:, start:end] += band[:, _BLOCK:].T
 
 
 def _middle(kind: str) -> int:

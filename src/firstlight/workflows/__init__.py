@@ -1,8 +1,9 @@
-"""The sentences users say: scan, initialize, prepare."""
+"""The sentences users say: scan, fit, initialize, prepare."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from firstlight.workflows.fitting import fit as fit
 from firstlight.workflows.scanning import scan as scan
 
 if TYPE_CHECKING:

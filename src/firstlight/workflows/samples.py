@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from firstlight.engines import Observer
 from firstlight.sources import Source, Stream, Unreadable
-from firstlight.workflows.scanning import strict_and_quiet
+from firstlight.workflows.folding import strict_and_quiet
 
 
 def sample_images(source: Source, observer: Observer, count: int, seed: int = 0) -> list[tuple[str, NDArray[Any]]]:

@@ -3,23 +3,29 @@
 import hashlib
 import math
 import os
-import re
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from operator import add
 from typing import Any
 
-import numpy as np
-from PIL import ImageFile
-
-from firstlight import __version__
 from firstlight._typing import Progress
 from firstlight.engines import ENGINES, Checkpoint, Family, Masks, Observer
 from firstlight.errors import FirstlightError
-from firstlight.sources import Block, Policy, Source, Stream, Transform, decoder_versions, guard, open_source
+from firstlight.sources import Block, Source, Stream, Transform, guard
 from firstlight.statistics import Provenance, Statistics, Tally
+from firstlight.workflows.folding import (
+    checked_engine,
+    checked_policy,
+    checkpoint_of,
+    fold,
+    opened_source,
+    provenance_of,
+    refuse_mostly_bad,
+    strict_and_quiet,
+    threads_for,
+)
 
 # Below this many images Student's t of the image means is not to be trusted to stop a scan.
 _FEWEST_FOR_TOLERANCE = 30
@@ -79,58 +85,24 @@ def scan(
             the images cannot be read, or a checkpoint belongs to another scan.
     """
     plan = _Plan(sample, tolerance, seed)
-    policy = Policy(_checked_alpha(alpha), orientation, _checked_nodata(nodata))
+    policy = checked_policy(alpha, orientation, nodata)
     transform = Transform(resize, crop, resample)
-    processors = _checked_workers(workers)
-    if engine not in ENGINES:
-        raise FirstlightError(
-            f"there is no engine {engine!r}", f"choose one of {', '.join(ENGINES)}", slug="no-such-engine"
-        )
-    with _open(source, key) as opened, nullcontext() if masks is None else _open(masks) as mask_source:
+    processors = checked_engine(engine, workers)
+    with opened_source(source, key) as opened, nullcontext() if masks is None else opened_source(masks) as mask_source:
         call = f"scan({opened.location!r})"
         chosen, split_name = guard(opened, split, all_splits, call)
         observer = Observer(policy, transform, None if mask_source is None else Masks(mask_source))
-        store = None
-        if checkpoint is not None and not isinstance(chosen, Stream):
-            mask_stamp = "" if mask_source is None else mask_source.stamp()
-            options = (policy, transform, plan, split_name, mask_stamp, __version__)
-            scan_key = hashlib.blake2b(f"{chosen.stamp()} {options}".encode(), digest_size=16).hexdigest()
-            store = Checkpoint(checkpoint, scan_key)
-            if restart:
-                store.remove()
+        mask_stamp = "" if mask_source is None or checkpoint is None else mask_source.stamp()
+        store = checkpoint_of(checkpoint, chosen, (policy, transform, plan, split_name, mask_stamp), restart, Tally)
         with strict_and_quiet():
-            tally, stopped = _fold(chosen, observer, plan, (engine, processors), store, progress, call)
+            tally, stopped = _tallied(chosen, observer, plan, (engine, processors), store, progress, call)
         if store is not None:
             store.remove()
+        refuse_mostly_bad(tally, call)
         _refuse_without_pixels(tally, call)
-        return _statistics(tally, chosen, policy, transform, split_name, plan.describe(tally, chosen, stopped))
-
-
-@contextmanager
-def _open(source: Any, key: str | None = None) -> Iterator[Source]:
-    """The source, closed in the end if it was opened here."""
-    opened = open_source(source, key=key)
-    try:
-        yield opened
-    finally:
-        if opened is not source:
-            opened.close()
-
-
-@contextmanager
-def strict_and_quiet() -> Iterator[None]:
-    """Pillow refuses truncated files, whatever the program told it before, and keeps its warnings to itself.
-
-    It warns of files that it goes on to refuse, and of large ones; `sources.picture` checks sizes.
-    """
-    tolerant, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            warnings.filterwarnings("ignore", message="Dataset has no geotransform")  # pixels need no place on earth
-            yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
+        sample_text = plan.describe(tally, chosen, stopped)
+        channels = tally.joined().channels
+        return Statistics(tally, provenance_of(chosen, channels, policy, transform, split_name, sample_text))
 
 
 @dataclass(frozen=True)
@@ -191,7 +163,7 @@ class _Plan:
         return f"{text}; ±{self.tolerance:g} was not reached" if self.tolerance is not None else text
 
 
-def _fold(
+def _tallied(
     source: Source,
     observer: Observer,
     plan: _Plan,
@@ -213,59 +185,24 @@ def _fold(
         size = min(size, 64)
     blocks, observer, threads = _with_first(source.blocks(size, order), observer, workers)
     workers = threads if engine[0] == "local" else workers
-    done, tally = (0, Tally()) if store is None else store.load()
-    tallies = run(observer, islice(blocks, done, None), workers)
-    try:
-        if progress:
-            progress(tally.count + len(tally.quarantine), total)
-        for block_tally in tallies:
-            tally, done = tally + block_tally, done + 1
-            if progress:
-                progress(tally.count + len(tally.quarantine), total)
-            if plan.reached(tally):
-                return tally, True
-            if store is not None:
-                store.offer(done, tally)
-    except KeyboardInterrupt as interrupt:
-        if store is not None:
-            store.save(done, tally)
-            interrupt.add_note(
-                f"{done:,} finished blocks are kept in {str(store.path)!r}: the same call goes on from them."
-            )
-        raise
-    finally:
-        tallies.close()  # type: ignore[attr-defined]
-    return tally, False
+    begin = (0, Tally()) if store is None else store.load()
+    tallies = run(observer, islice(blocks, begin[0], None), workers)
+    return fold(tallies, begin, add, total, store, progress, plan.reached)
 
 
 def _with_first(blocks: Iterator[Block], observer: Observer, workers: int) -> tuple[Iterator[Block], Observer, int]:
-    """The same blocks, the observer told the family of the first readable picture, and the threads to use.
-
-    Decoding holds no interpreter lock, but everything around it does. With files of less than about 100×100
-    pixels two threads spend more time handing the lock to each other than they gain, so those get one.
-    """
+    """The same blocks, the observer told the family of the first readable picture, and the threads to use."""
     seen = []
     for block in blocks:
         seen.append(block)
         first = observer.first_of(block)
         if first is not None:
-            tiny = first.size[0] * first.size[1] < 100 * 100 and not isinstance(block.samples, np.ndarray)
-            return chain(seen, blocks), replace(observer, family=Family.of(first)), 1 if tiny else workers
+            threads = threads_for(first, block, workers)
+            return chain(seen, blocks), replace(observer, family=Family.of(first)), threads
     return iter(seen), observer, workers
 
 
 def _refuse_without_pixels(tally: Tally, call: str) -> None:
-    bad, offered = len(tally.quarantine), tally.count + len(tally.quarantine)
-    if offered == 0:
-        raise FirstlightError("the source is empty", "point at one that holds images", slug="no-images", call=call)
-    if 2 * bad > offered:
-        shown = "; ".join(f"{name}: {reason}" for name, reason in tally.quarantine[:3])
-        raise FirstlightError(
-            f"{bad:,} of {offered:,} images cannot be counted ({shown}{'; …' if bad > 3 else ''})",
-            "mend or move the bad files, or point at the right folder",
-            slug="mostly-bad",
-            call=call,
-        )
     if not tally.joined().histogram.counts.any():
         raise FirstlightError(
             f"none of the {tally.count:,} images has a pixel that may be counted: all are NaN, nodata, masked or "
@@ -274,55 +211,6 @@ def _refuse_without_pixels(tally: Tally, call: str) -> None:
             slug="no-pixels",
             call=call,
         )
-
-
-def _statistics(
-    tally: Tally, source: Source, policy: Policy, transform: Transform, split: str, sample: str
-) -> Statistics:
-    channels = tally.joined().channels
-    provenance = Provenance(
-        sources=(source.identity(),),
-        split=split,
-        transform=str(transform),
-        channel_order={1: "gray", 3: "RGB"}.get(channels, "bands as stored"),
-        alpha=policy.alpha,
-        orientation="EXIF applied" if policy.orientation else "as stored",
-        nodata=policy.nodata,
-        sample=sample,
-        decoders=decoder_versions(),
-        version=__version__,
-    )
-    return Statistics(tally, provenance)
-
-
-def _checked_alpha(alpha: str) -> str:
-    if alpha not in ("mask", "drop") and not re.fullmatch(r"composite #[0-9a-fA-F]{6}", alpha):
-        raise FirstlightError(
-            f"alpha={alpha!r} is not a policy", 'choose "mask", "drop" or "composite #rrggbb"', slug="bad-alpha"
-        )
-    return alpha
-
-
-def _checked_nodata(nodata: float | None) -> float | None:
-    if nodata is not None and not math.isfinite(nodata):
-        raise FirstlightError(
-            f"nodata={nodata} is not a value of pixels",
-            "leave it out: NaN and infinities are never counted",
-            slug="bad-nodata",
-        )
-    return nodata
-
-
-def _checked_workers(workers: int | None) -> int:
-    if workers is not None and workers < 1:
-        raise FirstlightError(
-            f"workers={workers} is not a number of threads", "give 1 or more, or leave it out", slug="bad-workers"
-        )
-    return workers or _available_cores()
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _NOWHERE = Provenance((), "", "", "", "", "", None, "", "", "")
