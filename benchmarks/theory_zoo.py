@@ -41,13 +41,24 @@ class Result:
     failed: str = ""
 
 
+# Words for "small" in timm's names, the smallest first; a family is represented by the first of its models with one.
+SMALL = (
+    "zepto", "atto", "femto", "pico", "nano", "xxs", "xx_small", "tiny", "_xs", "x_small", "mini", "_t", "small", "_s",
+    "050", "35", "b0", "_m0", "_0", "18", "14", "10", "26", "base",
+)  # fmt: skip
+
+
 def families() -> list[str]:
-    """The smallest-named classifier of each of timm's model files: the first one listed."""
-    first: dict[str, str] = {}
+    """One small classifier of each of timm's model files."""
+    members: dict[str, list[str]] = defaultdict(list)
     for name in timm.list_models():
-        module = timm.models._registry._model_to_module.get(name, "")
-        first.setdefault(module, name)
-    return sorted(first.values())
+        members[timm.models._registry._model_to_module.get(name, "")].append(name)
+    return sorted(min(names, key=_size) for names in members.values())
+
+
+def _size(name: str) -> tuple[int, int]:
+    rank = next((k for k, word in enumerate(SMALL) if word in name), len(SMALL))
+    return rank, len(name)
 
 
 def build(name: str, size: int) -> tuple[nn.Module, int]:

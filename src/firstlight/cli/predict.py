@@ -13,7 +13,7 @@ from firstlight.cli.init import parse_shape
 @click.command("predict")
 @click.argument("model")
 @click.option("--input", "shape", default="3x224x224", show_default=True, metavar="CxHxW", help="Shape of one image.")
-@click.option("--batch", type=click.IntRange(min=2), default=2, show_default=True, help="Images in a batch.")
+@click.option("--batch", type=click.IntRange(min=2), default=32, show_default=True, help="Images in a batch.")
 @click.option("--mode", type=click.Choice(["train", "eval"]), default="train", show_default=True)
 @click.option("--mean", type=float, default=0.0, show_default=True, help="Mean of the input.")
 @click.option("--second-moment", type=float, default=1.0, show_default=True, help="Mean square of the input.")

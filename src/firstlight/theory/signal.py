@@ -120,18 +120,23 @@ class Gradient:
         second: E g².
         far: E g g' between two sites of one sample, same channel.
         spread: variance of log(second) over weight draws, carried along from the output.
+        along: E (g ẑ)(g' ẑ') between two sites, ẑ the standardized signal itself; ``None`` where gradient and signal
+            are independent. A slope ``f'(z)`` is not: ``E f'(z) ẑ`` is what batch norm removes beyond the mean.
     """
 
     second: Tensor
     far: Tensor
     spread: float = 0.0
+    along: Tensor | None = None
 
     def __add__(self, other: "Gradient") -> "Gradient":
         """Contributions of independent paths."""
         a, b = float(self.second.mean()), float(other.second.mean())
         share = a / (a + b) if a + b > 0 else 0.5
         spread = share**2 * self.spread + (1 - share) ** 2 * other.spread
-        return Gradient(self.second + other.second, self.far + other.far, spread)
+        found = [g.along for g in (self, other) if g.along is not None]
+        along = None if not found else found[0] if len(found) == 1 else found[0] + found[1]
+        return Gradient(self.second + other.second, self.far + other.far, spread, along)
 
     def scaled(self, factor: "float | Tensor", spread: float = 0.0) -> "Gradient":
         """Multiplied, in the second moment, by `factor`, whose logarithm varies by `spread`."""

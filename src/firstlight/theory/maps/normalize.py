@@ -145,7 +145,8 @@ def _back(
     common = group.pairs(group.average(g.second), group.average(g.far), zero, zero)
     scale = gamma if gamma > 0 else 1.0
     alike = ((group.average(out.far) - beta) / scale).clamp(0, 1)
-    along = group.pairs(group.average(g.second), group.average(g.far) * alike, zero, zero)
+    with_signal = group.average(g.far) * alike if g.along is None else group.average(g.along)
+    along = group.pairs(group.average(g.second), with_signal, zero, zero)
     removed = (common if centred else 0.0) + along
     second = (g.second - removed).clamp_min(0)
     if group.sites > 1:  # one mean for all sites: what is taken from one is taken from all

@@ -100,7 +100,8 @@ def through(base: Signal, f: Elementwise, g: Gradient, ctx: Context) -> Gradient
     chi = torch.from_numpy(np.ascontiguousarray(found.chi)).view(a.shape)
     pair = torch.from_numpy(np.ascontiguousarray(found.slope_pair(a.far))).view(a.shape)
     noise = max(_excess(found.chi_fourth, found.chi), 0.0) * sharing(base, ctx.batch) / max(1, base.channels())
-    return Gradient(g.second * chi, g.far * pair, g.spread + noise)
+    tilt = torch.from_numpy(np.ascontiguousarray(found.slope_series[:, 1])).view(a.shape)  # (E f'(z) ẑ)²
+    return Gradient(g.second * chi, g.far * pair, g.spread + noise, g.far * tilt)
 
 
 def apply(node: Node, ctx: Context, x: Signal, f: Elementwise) -> Step:

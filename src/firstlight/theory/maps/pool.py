@@ -129,7 +129,17 @@ def adaptive(node: Node, ctx: Context) -> Step:
     x = ctx.first(node)
     shape = shape_of(node)
     dims = tuple(d for d in range(len(shape)) if shape[d] != x.shape[d])
-    return over(node, ctx, x, dims, tuple(x.shape[d] // shape[d] for d in dims), shape)
+    step = over(node, ctx, x, dims, tuple(max(1, x.shape[d] // shape[d]) for d in dims), shape)
+    copies = math.prod(max(1.0, shape[d] / x.shape[d]) for d in dims)
+    if copies == 1:
+        return step
+
+    def pull(g: Gradient) -> list[Flow]:
+        """More parts than elements: each element is in several, whose gradients agree by `far`."""
+        grown = Gradient(copies * (g.second + (copies - 1) * g.far), copies**2 * g.far, g.spread)
+        return list(step.pull(grown))
+
+    return replace(step, pull=pull)
 
 
 @rule("mean", "sum")

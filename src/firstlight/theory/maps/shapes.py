@@ -15,7 +15,7 @@ from torch import Tensor
 from firstlight.graph import Node
 from firstlight.graph.vocabulary import REARRANGEMENT, SPLIT
 from firstlight.theory.axes import Axes, guess, main_kind, permute, reshape, resized
-from firstlight.theory.maps.arithmetic import reduced
+from firstlight.theory.maps.arithmetic import mixed, reduced
 from firstlight.theory.maps.pool import closeness
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.signal import Gradient, Signal, compress
@@ -168,7 +168,7 @@ def join(node: Node, ctx: Context) -> Step:
     weights = [n * float(p.second.mean()) for n, p in zip(sizes, parts, strict=True)]
     total = sum(weights) or 1.0
     spread = sum((w / total) ** 2 * p.spread for w, p in zip(weights, parts, strict=True))
-    near = max((p.near for p in parts if p.near is not None), key=lambda n: n.size, default=None)
+    near = mixed(parts, [float(n) for n in sizes])
     out = ctx.register(replace(with_maps(frame, node, axes, maps), spread=spread, near=near))
 
     def pull(g: Gradient) -> list[Flow]:
