@@ -18,6 +18,7 @@ _HOME = {
     "Recipe": "firstlight.recipe",
     "audit": "firstlight.recipe",
     "trace": "firstlight.graph",
+    "predict": "firstlight.workflows",
     "initialize": "firstlight.workflows",
     "prepare": "firstlight.workflows",
 }
@@ -30,6 +31,7 @@ __all__ = [
     "fit",
     "initialize",
     "open_source",
+    "predict",
     "prepare",
     "scan",
     "trace",
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from firstlight.statistics import Statistics as Statistics
     from firstlight.workflows import fit as fit
     from firstlight.workflows import initialize as initialize
+    from firstlight.workflows import predict as predict
     from firstlight.workflows import prepare as prepare
     from firstlight.workflows import scan as scan
 

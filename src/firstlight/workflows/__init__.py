@@ -1,4 +1,4 @@
-"""The sentences users say: scan, fit, initialize, prepare."""
+"""The sentences users say: scan, fit, predict, initialize, prepare."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -8,11 +8,12 @@ from firstlight.workflows.scanning import scan as scan
 
 if TYPE_CHECKING:
     from firstlight.workflows.initializing import initialize as initialize
+    from firstlight.workflows.predicting import predict as predict
     from firstlight.workflows.preparing import Prepared as Prepared
     from firstlight.workflows.preparing import prepare as prepare
 
 # These load torch, which a scan must not do.
-_HOME = {"initialize": "initializing", "prepare": "preparing", "Prepared": "preparing"}
+_HOME = {"predict": "predicting", "initialize": "initializing", "prepare": "preparing", "Prepared": "preparing"}
 
 
 def __getattr__(name: str) -> Any:
