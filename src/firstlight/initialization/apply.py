@@ -1,5 +1,6 @@
 """Carry a plan out, with random numbers that depend on the seed and the parameter's name and on nothing else."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -110,6 +111,8 @@ def apply(plan: Plan, model: nn.Module, *, seed: int = 0, device: torch.device |
     """
     names = dict(model.named_parameters())
     _check(plan, names)
+    kept = _kept(plan, model)
+    _check_values(kept, names)
     check_buffers(model)
     materialize(model, device)
     parameters = dict(model.named_parameters())
@@ -119,8 +122,8 @@ def apply(plan: Plan, model: nn.Module, *, seed: int = 0, device: torch.device |
         for decision in plan.decisions:
             _set(parameters[decision.name], decision, seed)
         fresh_buffers(model)
-        done = tuple(Initialized(d, *moments(parameters[d.name])) for d in plan.decisions)
-    return InitReport(plan, seed, done, plan.uncovered)
+        done = tuple(Initialized(d, *moments(parameters[d.name])) for d in plan.decisions if d.name not in kept)
+    return InitReport(plan, seed, done, kept)
 
 
 def _check(plan: Plan, parameters: dict[str, nn.Parameter]) -> None:
@@ -134,7 +137,18 @@ def _check(plan: Plan, parameters: dict[str, nn.Parameter]) -> None:
             slug="plan-does-not-fit",
             call="apply(plan, model)",
         )
-    empty = [name for name in plan.uncovered if parameters[name].is_meta]
+
+
+def _kept(plan: Plan, model: nn.Module) -> tuple[str, ...]:
+    """Parameters that keep their values: not covered, or left to a module that has no way to reset them."""
+    able = {id(p) for m in model.modules() if _resetter(m) is not None for p in m.parameters(recurse=False)}
+    parameters = dict(model.named_parameters())
+    unable = (d.name for d in plan.decisions if d.distribution == "reset" and id(parameters[d.name]) not in able)
+    return (*plan.uncovered, *unable)
+
+
+def _check_values(kept: tuple[str, ...], parameters: dict[str, nn.Parameter]) -> None:
+    empty = [name for name in kept if parameters[name].is_meta]
     if empty:
         raise FirstlightError(
             f"{empty[0]} is on the meta device and no rule covers it, so it would get memory but no values",
@@ -163,9 +177,14 @@ def _reset(model: nn.Module, seed: int) -> None:
 
 
 def _reset_one(module: nn.Module) -> None:
-    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-    if callable(reset):
+    reset = _resetter(module)
+    if reset is not None:
         reset()
+
+
+def _resetter(module: nn.Module) -> Callable[[], None] | None:
+    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+    return reset if callable(reset) else None
 
 
 def _short(value: float | None) -> str:
