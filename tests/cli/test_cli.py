@@ -299,3 +299,18 @@ def test_init_prints_one_line_per_parameter_and_writes_the_weights(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "layer1.0.conv1.weight" in done.stdout
     assert (tmp_path / "w.safetensors").exists()
+
+
+def test_prepare_takes_the_options_of_a_scan(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (12, 16, 16, 3), dtype=np.uint8)
+    pixels[:, :4] = 255
+    np.savez(tmp_path / "a.npz", images=pixels, others=pixels[..., 0])
+    done = run("prepare", tmp_path / "a.npz", "--key", "images", "--nodata", "255", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    stats = fl.Statistics.load(tmp_path / "out" / "statistics.json")
+    assert stats.provenance.nodata == 255
+    assert stats.pixels.tolist() == [12 * 12 * 16] * 3
+    done = run("prepare", tmp_path / "a.npz", "--key", "images", "--alpha", "pink", "-o", tmp_path / "no")
+    assert done.returncode == 2
+    assert "not a policy" in done.stderr

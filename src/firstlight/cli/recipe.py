@@ -30,10 +30,6 @@ _PRESETS = {
 @click.option("--size", type=click.IntRange(min=1), help="Side of a patch.  [default: 5]")
 @click.option("--rank", type=click.IntRange(min=1), help="pixels: only so many components, without any D×D matrix.")
 @image_options
-@click.option("--alpha", default="mask", show_default=True, help='"mask", "drop" or "composite #rrggbb".')
-@click.option("--exif", is_flag=True, help="Apply EXIF orientation.  [default: pixels as stored]")
-@click.option("--nodata", type=float, help='Value that means "no measurement".')
-@click.option("--key", help="Which array of a .npz, which column of a Parquet file.")
 @click.option("--restart", is_flag=True, help="Forget unfinished work instead of going on from it.")
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("recipe.json"), show_default=True
@@ -87,7 +83,7 @@ def _statistics(source: str, over: str, options: dict[str, Any]) -> Any:
     from firstlight.statistics import Statistics
     from firstlight.workflows import fit, scan
 
-    size, rank, options["orientation"] = options.pop("size"), options.pop("rank"), options.pop("exif")
+    size, rank = options.pop("size"), options.pop("rank")
     if source.endswith(".json"):
         if over != "channels":
             raise FirstlightError(

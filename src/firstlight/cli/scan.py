@@ -22,15 +22,11 @@ from firstlight.cli.shared import image_options, print_json, progress_bar
 @click.option("--page/--no-page", default=True, show_default=True, help="Write the HTML page.")
 @click.option("--sample", type=int, help="Count only this many images, chosen at random.")
 @click.option("--tolerance", type=float, help="Random order; stop when the mean is known to ± this (full scale = 1).")
-@click.option("--alpha", default="mask", show_default=True, help='"mask", "drop" or "composite #rrggbb".')
-@click.option("--exif", is_flag=True, help="Apply EXIF orientation.  [default: pixels as stored]")
-@click.option("--nodata", type=float, help='Value that means "no measurement".')
 @click.option("--masks", help="A source with one mask per image, by name; zero leaves a pixel out.")
-@click.option("--key", help="Which array of a .npz, which column of a Parquet file.")
 @click.option("--strict", is_flag=True, help="Exit code 1 when an image could not be counted.")
 @click.option("--restart", is_flag=True, help="Forget an unfinished scan instead of going on from it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of a table.")
-def command(source: str, output: Path, page: bool, exif: bool, strict: bool, as_json: bool, **options: Any) -> int:
+def command(source: str, output: Path, page: bool, strict: bool, as_json: bool, **options: Any) -> int:
     """Exact statistics of all images of SOURCE: a folder, zip, tar, WebDataset shards, .npy, .npz, IDX or Parquet
     file, an fsspec URL, or demo:photos.
 
@@ -49,12 +45,12 @@ def command(source: str, output: Path, page: bool, exif: bool, strict: bool, as_
     opened = open_source(source, key=options.pop("key"))
     checkpoint = output.with_name(output.name + ".partial")
     with progress_bar(f"Scanning {opened.kind}") as progress:
-        statistics = scan(opened, orientation=exif, checkpoint=checkpoint, progress=progress, **options)
+        statistics = scan(opened, checkpoint=checkpoint, progress=progress, **options)
     statistics.save(output)
     written = [output]
     chosen, _ = guard(opened, options["split"], options["all_splits"], "scan")
     transform = Transform(options["resize"], options["crop"], options["resample"])
-    observer = Observer(Policy(options["alpha"], exif, options["nodata"]), transform)
+    observer = Observer(Policy(options["alpha"], options["orientation"], options["nodata"]), transform)
     samples = sample_images(chosen, observer, 12, options["seed"]) if page else []
     document = scan_document(statistics, samples, recipe_views(statistics, samples))
     if page:

@@ -46,6 +46,12 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--workers", type=click.IntRange(min=1), help="Threads; never changes the result. [default: all cores]"
         ),
         click.option("--engine", default="local", show_default=True, help="local (threads) or ray (a cluster)."),
+        click.option("--alpha", default="mask", show_default=True, help='"mask", "drop" or "composite #rrggbb".'),
+        click.option(
+            "--exif", "orientation", is_flag=True, help="Apply EXIF orientation.  [default: pixels as stored]"
+        ),
+        click.option("--nodata", type=float, help='Value that means "no measurement".'),
+        click.option("--key", help="Which array of a .npz, which column of a Parquet file."),
     ]
     for option in reversed(options):
         command = option(command)

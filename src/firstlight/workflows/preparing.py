@@ -100,6 +100,10 @@ def prepare(
     resample: str = "bilinear",
     split: str | None = None,
     all_splits: bool = False,
+    alpha: str = "mask",
+    orientation: bool = False,
+    nodata: float | None = None,
+    key: str | None = None,
     batch: int = 64,
     seed: int = 0,
     workers: int | None = None,
@@ -117,7 +121,7 @@ def prepare(
         model: a network, or its name for `open_model`; None takes a small CNN of six convolutions.
         out: folder for the four files.
         resize, crop, resample: see `scan`. When the images differ in size and neither is given, 256 and 224.
-        split, all_splits: see `scan`.
+        split, all_splits, alpha, orientation, nodata, key: see `scan`.
         batch: images in the forward and backward pass.
         seed: chooses those images and draws the weights.
         workers, engine, restart: see `scan`.
@@ -127,7 +131,7 @@ def prepare(
         FirstlightError: what `scan`, `open_model`, `initialize` and `probe` raise; slug ``stream-source``
             when the source has no random access.
     """
-    opened = open_source(source)
+    opened = open_source(source, key=key)
     if isinstance(opened, Stream):
         raise FirstlightError(
             "the images are needed twice, and a stream gives them once",
@@ -137,7 +141,8 @@ def prepare(
         )
     call = f"prepare({opened.location!r})"
     chosen, split_name = guard(opened, split, all_splits, call)
-    transform, notes = _common_size(chosen, Transform(resize, crop, resample))
+    policy = Policy(alpha, orientation, nodata)
+    transform, notes = _common_size(chosen, Observer(policy, Transform(resize, crop, resample)))
     network, classes = _network(model, chosen)
     statistics = scan(
         chosen,
@@ -145,6 +150,9 @@ def prepare(
         crop=transform.crop,
         resample=resample,
         all_splits=True,
+        alpha=alpha,
+        orientation=orientation,
+        nodata=nodata,
         workers=workers,
         engine=engine,
         # Beside the folder, so that a network that does not run leaves nothing behind. Only of what is named by a
@@ -155,7 +163,7 @@ def prepare(
     )
     statistics = _with_split(statistics, split_name)
     recipe = Recipe.resnet(statistics)
-    samples = sample_images(chosen, Observer(Policy(), transform), batch, seed)
+    samples = sample_images(chosen, Observer(policy, transform), batch, seed)
     opened.close()
     inputs = _tensor(recipe, batch_of(samples, statistics.channels, statistics.kind))
     network = network or small_cnn(statistics.channels, max(len(classes), 2))
@@ -186,11 +194,12 @@ def _write(result: Prepared, network: nn.Module, samples: list[tuple[str, NDArra
     write_atomically(result.files["report"], to_html(result.document(samples[:_SHOWN])))
 
 
-def _common_size(source: Source, transform: Transform) -> tuple[Transform, tuple[str, ...]]:
+def _common_size(source: Source, observer: Observer) -> tuple[Transform, tuple[str, ...]]:
     """The transform, completed where images of different sizes could not make a batch."""
+    transform = observer.transform
     if transform.crop is not None or isinstance(transform.resize, tuple):
         return transform, ()
-    shapes = {pixels.shape[:2] for _, pixels in sample_images(source, Observer(Policy(), transform), 32)}
+    shapes = {pixels.shape[:2] for _, pixels in sample_images(source, observer, 32)}
     if len(shapes) <= 1:
         return transform, ()
     side = transform.resize or 256
