@@ -3,8 +3,12 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @click.command("init")
@@ -15,8 +19,9 @@ import click
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the weights (safetensors)."
 )
+@click.option("--audit", is_flag=True, help="Explain the weights MODEL is built with instead of drawing new ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
-def command(model: str, shape: str, scheme: str, seed: int, output: Path | None, as_json: bool) -> int:
+def command(model: str, shape: str, scheme: str, seed: int, output: Path | None, audit: bool, as_json: bool) -> int:
     """Initialize MODEL from its graph: one line per parameter with rule, fan, gain, std and reason."""
     import torch
 
@@ -25,6 +30,8 @@ def command(model: str, shape: str, scheme: str, seed: int, output: Path | None,
     from firstlight.workflows.initializing import save_weights
 
     network = open_model(model)
+    if audit:
+        return _audit(network, as_json=as_json)
     report = initialize(network, torch.zeros(2, *parse_shape(shape)), scheme=scheme, seed=seed)
     if output is not None:
         save_weights(network, output, report)
@@ -44,6 +51,18 @@ def command(model: str, shape: str, scheme: str, seed: int, output: Path | None,
         if output is not None:
             click.echo(f"Wrote {output}")
     return 1 if report.uncovered else 0
+
+
+def _audit(network: "nn.Module", *, as_json: bool) -> int:
+    from firstlight.initialization import audit_init
+
+    found = audit_init(network)
+    if as_json:
+        click.echo(json.dumps({"format": "firstlight.init-audit/1", **dataclasses.asdict(found)}, indent=1))
+    else:
+        click.echo(str(found))
+        click.echo("\n".join(found.findings) or "Nothing that should not be there.")
+    return 1 if found.findings else 0
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

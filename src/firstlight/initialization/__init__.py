@@ -1,9 +1,12 @@
 """Weights by plan: a scheme reads the graph and decides, the plan says so, `apply` carries it out."""
 
 from firstlight.initialization.apply import Initialized, InitReport, apply
+from firstlight.initialization.audit import Audited, InitAudit, audit_init
 from firstlight.initialization.plan import Decision, Difference, Plan
 from firstlight.initialization.schemes import SCHEMES, auto, kaiming, lsuv, mup
+from firstlight.initialization.symmetry import Symmetry, symmetries
 
 __all__ = [
-    "SCHEMES", "Decision", "Difference", "InitReport", "Initialized", "Plan", "apply", "auto", "kaiming", "lsuv", "mup",
+    "SCHEMES", "Audited", "Decision", "Difference", "InitAudit", "InitReport", "Initialized", "Plan", "Symmetry",
+    "apply", "audit_init", "auto", "kaiming", "lsuv", "mup", "symmetries",
 ]  # fmt: skip
