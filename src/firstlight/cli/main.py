@@ -15,7 +15,7 @@ from firstlight.errors import FirstlightError
 _COMMANDS = {
     "prepare": "Images and a network: statistics, recipe, weights and one page. The main job.",
     "scan": "Exact statistics of a source of images.",
-    "recipe": "A preprocessing recipe from statistics.",
+    "recipe": "A preprocessing recipe from statistics or images.",
     "export": "A recipe in the form that another tool reads.",
     "audit": "Are these constants right for this data?",
     "predict": "What signal and gradient every operation of a network should have, before it runs.",

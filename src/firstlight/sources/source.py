@@ -96,7 +96,7 @@ class Source(ABC):
         return super().__reduce__() if arguments is None else (type(self), arguments)
 
     def __repr__(self) -> str:
-        return f"{self.kind} {self.location!r} with {len(self):,} images"
+        return f"{self.kind} {self.location!r} with {len(self):,} image{'' if len(self) == 1 else 's'}"
 
 
 class Subset(Source):

@@ -22,9 +22,10 @@ from firstlight.models import open_model, small_cnn
 from firstlight.probe import Measurements, probe
 from firstlight.recipe import Recipe
 from firstlight.report import Document, Sample, prepare_document, to_html
-from firstlight.sources import Policy, Source, Stream, Transform, guard, open_source
+from firstlight.sources import Policy, Source, Stream, Transform, guard
 from firstlight.statistics import Statistics
 from firstlight.theory import Prediction
+from firstlight.workflows.folding import opened_source
 from firstlight.workflows.initializing import initialize, save_weights
 from firstlight.workflows.predicting import predict
 from firstlight.workflows.samples import batch_of, sample_images
@@ -131,51 +132,61 @@ def prepare(
         FirstlightError: what `scan`, `open_model`, `initialize` and `probe` raise; slug ``stream-source``
             when the source has no random access.
     """
-    opened = open_source(source, key=key)
-    if isinstance(opened, Stream):
-        raise FirstlightError(
-            "the images are needed twice, and a stream gives them once",
-            "save them to a folder, archive or array, or pass a dataset",
-            slug="stream-source",
-            call="prepare",
+    with opened_source(source, key) as opened:
+        if isinstance(opened, Stream):
+            raise FirstlightError(
+                "the images are needed twice, and a stream gives them once",
+                "save them to a folder, archive or array, or pass a dataset",
+                slug="stream-source",
+                call="prepare",
+            )
+        chosen, split_name = guard(opened, split, all_splits, f"prepare({opened.location!r})")
+        policy = Policy(alpha, orientation, nodata)
+        transform, notes = _common_size(chosen, Observer(policy, Transform(resize, crop, resample)))
+        network, classes = _network(model, chosen)
+        statistics = scan(
+            chosen,
+            resize=transform.resize,
+            crop=transform.crop,
+            resample=resample,
+            all_splits=True,
+            alpha=alpha,
+            orientation=orientation,
+            nodata=nodata,
+            workers=workers,
+            engine=engine,
+            # Beside the folder, so that a network that does not run leaves nothing behind. Only of what is named by
+            # a path can be told whether it changed.
+            checkpoint=f"{os.path.abspath(out)}.partial" if isinstance(source, (str, os.PathLike)) else None,
+            restart=restart,
+            progress=progress,
         )
-    call = f"prepare({opened.location!r})"
-    chosen, split_name = guard(opened, split, all_splits, call)
-    policy = Policy(alpha, orientation, nodata)
-    transform, notes = _common_size(chosen, Observer(policy, Transform(resize, crop, resample)))
-    network, classes = _network(model, chosen)
-    statistics = scan(
-        chosen,
-        resize=transform.resize,
-        crop=transform.crop,
-        resample=resample,
-        all_splits=True,
-        alpha=alpha,
-        orientation=orientation,
-        nodata=nodata,
-        workers=workers,
-        engine=engine,
-        # Beside the folder, so that a network that does not run leaves nothing behind. Only of what is named by a
-        # path can be told whether it changed.
-        checkpoint=f"{os.path.abspath(out)}.partial" if isinstance(source, (str, os.PathLike)) else None,
-        restart=restart,
-        progress=progress,
-    )
-    statistics = _with_split(statistics, split_name)
-    recipe = Recipe.resnet(statistics)
-    samples = sample_images(chosen, Observer(policy, transform), batch, seed)
-    opened.close()
-    inputs = _tensor(recipe, batch_of(samples, statistics.channels, statistics.kind))
+        samples = sample_images(chosen, Observer(policy, transform), batch, seed)
     network = network or small_cnn(statistics.channels, max(len(classes), 2))
+    result = _with_network(_with_split(statistics, split_name), samples, network, classes, seed, notes, Path(out))
+    _write(result, network, samples)
+    return result
+
+
+def _with_network(
+    statistics: Statistics,
+    samples: list[Sample],
+    network: nn.Module,
+    classes: list[str],
+    seed: int,
+    notes: tuple[str, ...],
+    out: Path,
+) -> Prepared:
+    """Recipe, weights, prediction and measurement, once the images are counted and a batch of them is at hand."""
+    recipe = Recipe.resnet(statistics)
+    inputs = _tensor(recipe, batch_of(samples, statistics.channels, statistics.kind))
     graph = trace(network, inputs)
     initialized = initialize(network, inputs, seed=seed, graph=graph)
     prediction = predict(network, inputs, plan=initialized.plan, graph=graph)
     labels, said = _labels([name for name, _ in samples], classes, graph, seed)
     measurements = probe(network, inputs, labels, graph=graph)
-    files = {name: Path(out) / file for name, file in _FILES.items()}
-    result = Prepared(statistics, recipe, initialized, prediction, measurements, graph, said, notes, files)
-    _write(result, network, samples)
-    return result
+    files = {name: out / file for name, file in _FILES.items()}
+    return Prepared(statistics, recipe, initialized, prediction, measurements, graph, said, notes, files)
 
 
 _FILES = {

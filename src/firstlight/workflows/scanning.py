@@ -180,7 +180,7 @@ def _tallied(
     run, workers = ENGINES[engine[0]], engine[1]
     order = plan.order(source, call)
     total = None if isinstance(source, Stream) else len(source) if order is None else len(order)
-    size = 64 if total is None else source.block_size(total)
+    size = 256 if total is None else source.block_size(total)
     if plan.tolerance is not None:
         size = min(size, 64)
     blocks, observer, threads = _with_first(source.blocks(size, order), observer, workers)
