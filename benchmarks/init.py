@@ -71,7 +71,8 @@ def orthogonal(rounds: int) -> None:
 def whole(name: str, rounds: int) -> None:
     """From nothing to initialized: built on meta and drawn once, against the library's constructor."""
     with torch.device("meta"):
-        plan = SCHEMES["kaiming"](trace(open_model(name), torch.zeros(2, 3, 224, 224, device="meta")))
+        empty = open_model(name)
+    plan = SCHEMES["kaiming"](trace(empty, torch.zeros(2, 3, 224, 224, device="meta")))
 
     def ours() -> None:
         with torch.device("meta"):

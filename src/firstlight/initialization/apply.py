@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from firstlight.errors import FirstlightError
 from firstlight.graph.untouched import kept_random
-from firstlight.initialization.drawing import drawn
+from firstlight.initialization.drawing import draw_into
 from firstlight.initialization.memory import check_buffers, fresh_buffers, materialize
 from firstlight.initialization.plan import Decision, Plan, table
 from firstlight.initialization.sharding import held, moments
@@ -165,8 +165,7 @@ def _set(parameter: Tensor, decision: Decision, seed: int) -> None:
     if decision.distribution == "constant":
         local.fill_(decision.mean)
     elif local.numel():
-        # Drawn row by row in float32 and copied: the copy changes layout and type, and the numbers not at all.
-        local.copy_(drawn(decision, seed, box, local.device))
+        draw_into(local, decision, seed, box)
 
 
 def _reset(model: nn.Module, seed: int) -> None:

@@ -10,24 +10,33 @@ from firstlight.initialization.plan import Decision
 from firstlight.initialization.streams import Box, Normal, Uniform, draw, key, truncation_factor
 
 
-def drawn(decision: Decision, seed: int, box: Box, device: torch.device | str = "cpu") -> Tensor:
-    """The part `box` of the parameter that `decision` describes: float32, contiguous, on `device`.
+def draw_into(local: Tensor, decision: Decision, seed: int, box: Box) -> None:
+    """Set `local` to the part `box` of the parameter that `decision` describes.
 
-    An orthogonal matrix is made whole, in float32 on the device, and cut: its elements depend on all of the others.
+    Numbers are drawn row by row in float32, in place where `local` is so; the copy that other layouts and types need
+    changes the order in memory and the last bits, and the numbers not at all. An orthogonal matrix is made whole and
+    cut: its elements depend on all of the others.
     """
     stream = key(seed, decision.name)
+    if decision.distribution in ("orthogonal", "delta-orthogonal"):
+        whole = _orthogonal(decision, stream, box, local.device).mul_(decision.std)
+        local.copy_(whole[tuple(slice(o, o + n) for o, n in zip(box.offset, box.size, strict=True))])
+    elif local.dtype == torch.float32 and local.is_contiguous():
+        draw(_law(decision), stream, box, local.device, out=local)
+    else:
+        local.copy_(draw(_law(decision), stream, box, local.device))
+
+
+def _law(decision: Decision) -> Normal | Uniform:
     mean, std = decision.mean, decision.std
     if decision.distribution == "normal":
-        return draw(Normal(mean, std), stream, box, device)
+        return Normal(mean, std)
     if decision.distribution == "truncated-normal":
         # Cut at ±b before scaling, so that the standard deviation afterwards is the one asked for.
         scale = std / truncation_factor(-decision.bounds, decision.bounds)
-        return draw(Normal(mean, scale, -decision.bounds, decision.bounds), stream, box, device)
-    if decision.distribution == "uniform":
-        half = math.sqrt(3) * std  # the variance of a uniform number between ±a is a²/3
-        return draw(Uniform(mean - half, mean + half), stream, box, device)
-    whole = _orthogonal(decision, stream, box, device).mul_(std)
-    return whole[tuple(slice(o, o + n) for o, n in zip(box.offset, box.size, strict=True))]
+        return Normal(mean, scale, -decision.bounds, decision.bounds)
+    half = math.sqrt(3) * std  # the variance of a uniform number between ±a is a²/3
+    return Uniform(mean - half, mean + half)
 
 
 def _orthogonal(decision: Decision, stream: int, box: Box, device: torch.device | str) -> Tensor:

@@ -1,5 +1,7 @@
 """Which part of a parameter this process holds."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate, Shard
@@ -32,10 +34,14 @@ def moments(parameter: Tensor) -> tuple[float, float]:
     """Mean and standard deviation (over n) of all elements, in every process the same."""
     values = parameter.detach()
     if isinstance(values, DTensor):
-        mean = values.float().mean()
-        std = (values.float() - mean).square().mean().sqrt()
-        whole = [part.full_tensor() for part in (mean, std) if isinstance(part, DTensor)]
+        middle = values.float().mean()
+        spread = (values.float() - middle).square().mean().sqrt()
+        whole = [part.full_tensor() for part in (middle, spread) if isinstance(part, DTensor)]
         return float(whole[0]), float(whole[1])
     wide = values if values.dtype in (torch.float32, torch.float64) else values.float()
-    std, mean = torch.std_mean(wide, correction=0)
-    return float(mean), float(std)
+    # Two fast passes; where the mean hides the spread (a constant), the slow one that subtracts it first.
+    mean, second = float(wide.mean()), float(torch.linalg.vector_norm(wide)) ** 2 / wide.numel()
+    if second - mean**2 > 1e-2 * second:
+        return mean, math.sqrt(second - mean**2)
+    std, centre = torch.std_mean(wide, correction=0)
+    return float(centre), float(std)

@@ -116,7 +116,9 @@ def truncation_factor(low: float, high: float) -> float:
     return math.sqrt(1 + (moment(low) - moment(high)) / mass - shift**2)
 
 
-def draw(law: Normal | Uniform, stream: int, box: Box, device: torch.device | str = "cpu") -> Tensor:
+def draw(
+    law: Normal | Uniform, stream: int, box: Box, device: torch.device | str = "cpu", *, out: Tensor | None = None
+) -> Tensor:
     """The part `box` of the random tensor that `stream` names: float32, contiguous, on `device`.
 
     Args:
@@ -124,8 +126,9 @@ def draw(law: Normal | Uniform, stream: int, box: Box, device: torch.device | st
         stream: 64-bit key, see `key`.
         box: which part of which shape.
         device: where to draw; the CPU draws on all threads PyTorch may use.
+        out: memory for it: float32, contiguous, of the part's shape, on `device`; new memory when not given.
     """
-    out = torch.empty(box.size, dtype=torch.float32, device=device)
+    out = torch.empty(box.size, dtype=torch.float32, device=device) if out is None else out
     starts, length = box.runs()
     if length == 0:
         return out
