@@ -105,3 +105,11 @@ def test_equal_moments_are_shared_and_many_are_rounded_together():
     found = moments(aten("relu", {}), np.zeros(5000), variance)
     assert found.second == pytest.approx(variance / 2, rel=6e-3)
     assert found.second.mean() == pytest.approx(0.75, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "hardswish"])
+def test_an_element_pairs_with_itself_as_its_square(name):
+    found = moments(aten(name, {}), np.array([0.4]), np.array([1.7]))
+    assert found.pair(np.ones(1)) == pytest.approx(found.second, rel=1e-12)
+    assert found.slope_pair(np.ones(1)) == pytest.approx(found.chi, rel=1e-12)
+    assert found.pair(np.zeros(1)) == pytest.approx(found.mean**2, rel=1e-9)

@@ -207,3 +207,70 @@ def test_normal_model_has_the_moments_it_was_drawn_with():
     model = normal(nn.Sequential(nn.Linear(512, 512), nn.ReLU()), 2.0)
     found = predicted(model, torch.zeros(2, 512))
     assert found.nodes[0].forward_second_moment == pytest.approx(2.0, rel=0.02)
+
+
+def test_root_mean_square_norm_keeps_the_mean_over_the_size():
+    model = nn.Sequential(nn.ReLU(), nn.RMSNorm(512, elementwise_affine=False))
+    last = predicted(model, torch.zeros(2, 512)).nodes[-1]
+    assert last.forward_mean == pytest.approx(math.sqrt(1 / math.pi), rel=1e-5)
+    assert last.forward_second_moment == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("n", [6, 8, 32])
+def test_batch_norm_over_few_samples_has_its_exact_backward_factor(n):
+    # z: n independent Gaussians. g loses its mean and its part along z, (n-2)/n is left, and E 1/σ² is n/(n-3).
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(10**6, 16, bias=False), nn.BatchNorm1d(16, affine=False))
+    found = predicted(model, torch.zeros(n, 10**6, device="meta"), {"0.weight": (0.0, 1e-6)}).nodes
+    assert found[0].backward_second_moment == pytest.approx((n - 2) / (n - 3), rel=1e-3)
+
+
+def test_means_of_two_branches_add_up():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 64, bias=False)
+
+        def forward(self, x):
+            return x.relu() + self.linear(x).relu()
+
+    with torch.device("meta"):
+        model = Branches()
+    last = predicted(model, torch.zeros(2, 64), weights(model, lambda p: 1 / 64)).nodes[-1]
+    assert last.forward_second_moment == pytest.approx(1 + 1 / math.pi, rel=1e-9)
+
+
+def test_a_concatenation_keeps_its_segments_forward_and_backward():
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(64, 32, bias=False), nn.Linear(64, 32, bias=False)
+            self.norm = nn.BatchNorm1d(64, affine=False)
+
+        def forward(self, x):
+            return self.norm(torch.cat([self.a(x), self.b(x)], 1))
+
+    with torch.device("meta"):
+        model = Joined()
+    drawn = {"a.weight": (0.0, 1 / 64), "b.weight": (0.0, 9 / 64)}
+    found = predicted(model, torch.zeros(4096, 64, device="meta"), drawn)
+    assert found["cat"].forward_second_moment == pytest.approx(5.0)
+    assert found["norm:batch_norm"].forward_second_moment == pytest.approx(1.0, rel=1e-4)
+    ratio = found["a:linear"].backward_second_moment / found["b:linear"].backward_second_moment
+    assert ratio == pytest.approx(9.0, rel=1e-4)
+
+
+def test_each_step_of_a_chain_shows_its_own_gradient():
+    model = Written(lambda x: x * torch.clamp(x + 3, 0, 6) / 6)
+    with torch.device("meta"):
+        stack = nn.Sequential(nn.Linear(8, 8, bias=False), model)
+    found = predicted(stack, torch.zeros(2, 8), weights(stack, lambda p: 1 / 8))
+
+    def second(slope, low, high):
+        return integrate.quad(lambda z: slope(z) ** 2 * stats.norm.pdf(z), low, high, epsabs=1e-13)[0]
+
+    inside = second(lambda z: z / 6, -3, 3)
+    assert of_op(found, "add")[0].backward_second_moment == pytest.approx(inside, rel=1e-8)
+    assert of_op(found, "clamp")[0].backward_second_moment == pytest.approx(1 / 36, rel=1e-8)
+    whole = second(lambda z: (2 * z + 3) / 6, -3, 3) + stats.norm.sf(3)
+    assert of_op(found, "linear")[0].backward_second_moment == pytest.approx(whole, rel=1e-8)

@@ -42,8 +42,7 @@ class Signal:
         near: how far closeness of sites raises K above `far`; ``None`` when it does not.
         base: the Gaussian signal that this one is a function of; ``None`` when it is itself taken as Gaussian.
         function: that function.
-        argument: the signal that the last step of that function was applied to.
-        last: that last step, a function of one number.
+        steps: the signals that the last operation of that function was applied to, each with the slope by it.
         terms: coefficients of the independent sources it is a linear combination of, by source.
         spread: variance of log(second moment) over weight draws, carried along so far.
         rows: K between elements along the last dimension, for the logits of attention; ``None`` when unknown.
@@ -62,8 +61,7 @@ class Signal:
     near: Near | None = None
     base: "Signal | None" = None
     function: Elementwise | None = None
-    argument: "Signal | None" = None
-    last: Elementwise | None = None
+    steps: "tuple[tuple[Signal, Elementwise], ...]" = ()
     terms: Mapping[str, float] = field(default_factory=dict)
     spread: float = 0.0
     rows: Tensor | None = None
@@ -99,7 +97,7 @@ class Signal:
 
     def gaussian(self) -> "Signal":
         """The same moments, from now on taken as those of a Gaussian field."""
-        return replace(self, base=None, function=None, argument=None, last=None)
+        return replace(self, base=None, function=None, steps=())
 
     def scalars(self) -> tuple[float, float, float, float]:
         """The maps averaged over the tensor."""

@@ -88,52 +88,45 @@ def _one_function(node: Node, ctx: Context, a: Signal, b: Signal, op: str, alpha
     combine = _BINARY[op]
     whole = Elementwise(f"({f.key}){op}[{alpha}]({g.key})", lambda z: combine(f.call(z), alpha * g.call(z)))
     base = a.root
-    signal = of_function(node, ctx, base, whole)
+    slopes = (
+        _partial(combine, f, g, alpha, by_first=True, key=whole.key),
+        _partial(combine, f, g, alpha, by_first=False, key=whole.key),
+    )
+    signal = replace(of_function(node, ctx, base, whole), steps=tuple(zip((a, b), slopes, strict=True)))
 
     def pull(grad: Gradient) -> list[Flow]:
-        flows: list[Flow] = [(base.name, through(base, whole, grad, ctx), True)]
-        for x, left, right in ((a, IDENTITY, g), (b, f, IDENTITY)):
-            by_operand = Elementwise(
-                f"slope by {x.name} of {whole.key}",
-                _partial(combine, left, right, x is a, x.function or IDENTITY, alpha),
-            )
-            flows += shown(x, by_operand, grad)
-        return flows
+        return [(base.name, through(base, whole, grad, ctx), True), *shown(signal, None, grad)]
 
     return Step(signal, pull)
 
 
 def _partial(
-    combine: Callable[[Tensor, Tensor], Tensor], left: Elementwise, right: Elementwise, first: bool,
-    own: Elementwise, alpha: float,
-) -> Callable[[Tensor], Tensor]:  # fmt: skip
+    combine: Callable[[Tensor, Tensor], Tensor],
+    f: Elementwise,
+    g: Elementwise,
+    alpha: float,
+    *,
+    by_first: bool,
+    key: str,
+) -> Elementwise:
     """Derivative of ``combine(f(z), alpha·g(z))`` by its first or second operand, as a function of ``z``."""
 
     def slope(z: Tensor) -> Tensor:
-        y = own.call(z.detach()).detach().requires_grad_()
+        left, right = f.call(z.detach()).detach(), g.call(z.detach()).detach()
+        varied = (left if by_first else right).clone().requires_grad_()
         with torch.enable_grad():
-            partner = (right if first else left).call(z.detach()).detach()
-            return derivative(combine(y, alpha * partner) if first else combine(partner, alpha * y), y)
+            y = combine(varied, alpha * right) if by_first else combine(left, alpha * varied)
+            return derivative(y, varied)
 
-    return slope
+    return Elementwise(f"slope of {key} by its {'first' if by_first else 'second'}", slope)
 
 
 def _reciprocal(b: Signal) -> Signal:
     """``1/b`` for a size that varies little."""
     second = 1 / b.second.clamp_min(1e-30)
     mean = b.mean.sign() * second.sqrt()
-    return replace(
-        b,
-        mean=mean,
-        second=second,
-        far=second,
-        other=second,
-        terms={},
-        base=None,
-        function=None,
-        argument=None,
-        last=None,
-    )
+    gaussian = replace(b.gaussian(), terms={})
+    return replace(gaussian, mean=mean, second=second, far=second, other=second)
 
 
 def aligned(x: Signal, shape: tuple[int, ...], axes: Axes) -> Signal:

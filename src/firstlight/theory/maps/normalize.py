@@ -132,8 +132,7 @@ def _independent(x: Signal, group: Group, level: float) -> float:
     samples = own / group.samples + (1 - 1 / group.samples) * apart**2
     if group.channels > 1:
         return max(group.channels / samples, 1.0)
-    data = max(1 / samples - 1, 1.0)
-    return 1 / (1 / data + 1 / x.fan)
+    return max(1 / (samples + 1 / x.fan), 1.0)
 
 
 def _back(

@@ -107,10 +107,10 @@ def through(base: Signal, f: Elementwise, g: Gradient, ctx: Context) -> Gradient
 def apply(node: Node, ctx: Context, x: Signal, f: Elementwise) -> Step:
     """One elementwise function of one signal."""
     whole, base = f.after(x.function), x.root
-    signal = replace(of_function(node, ctx, base, whole), argument=x, last=f)
+    signal = replace(of_function(node, ctx, base, whole), steps=((x, slope_of(f, x.function)),))
 
     def pull(g: Gradient) -> list[Flow]:
-        return [(base.name, through(base, whole, g, ctx), True), *shown(x, slope_of(f, x.function), g)]
+        return [(base.name, through(base, whole, g, ctx), True), *shown(signal, None, g)]
 
     return Step(signal, pull)
 
@@ -133,19 +133,21 @@ def times(a: Elementwise, b: Elementwise) -> Elementwise:
     return Elementwise(f"({a.key})({b.key})", lambda z: f(z) * g(z))
 
 
-def shown(x: Signal, slope: Elementwise, g: Gradient) -> list[Flow]:
-    """The gradient by each step between the base and a function of it, which has this `slope` by the step `x`.
+def shown(signal: Signal, slope: Elementwise | None, g: Gradient) -> list[Flow]:
+    """The gradient by each step between `signal` and its base, when `g` arrives at a function with `slope` by `signal`.
 
     These gradients are only shown: `through` has already taken all of it to the base.
     """
     flows: list[Flow] = []
-    base = x.root
+    base = signal.root
     a = atoms(base)
-    while x is not base and x.argument is not None and x.last is not None:
-        found = moments(slope, a.mean, a.variance).second
+    for argument, own in signal.steps:
+        if argument is base:
+            continue
+        by_argument = own if slope is None else times(slope, own)
+        found = moments(by_argument, a.mean, a.variance).second
         factor = torch.from_numpy(np.ascontiguousarray(found)).view(a.shape)
-        flows.append((x.name, g.scaled(factor), False))
-        slope, x = times(slope, slope_of(x.last, x.argument.function)), x.argument
+        flows += [(argument.name, g.scaled(factor), False), *shown(argument, by_argument, g)]
     return flows
 
 
@@ -197,6 +199,6 @@ def sized(node: Node, ctx: Context, f: Elementwise) -> Step:
     mean, second, far, other = maps
     signal = replace(
         x, name=node.name, mean=mean, second=second, far=far, other=other, base=None, function=None,
-        argument=None, last=None, terms={node.name: 1.0}, rows=None, simplex=False,
+        steps=(), terms={node.name: 1.0}, rows=None, simplex=False,
     )  # fmt: skip
     return Step(ctx.register(signal), lambda g: [(x.name, g.scaled(chi), True)])

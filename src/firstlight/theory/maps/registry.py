@@ -111,7 +111,7 @@ def with_maps(signal: Signal, node: Node, axes: Axes, maps: Iterable[Tensor]) ->
     mean, second, far, other = maps
     return replace(
         signal, name=node.name, shape=shape_of(node), axes=axes, mean=mean, second=second, far=far, other=other,
-        base=None, function=None, argument=None, last=None, terms={node.name: 1.0}, rows=None,
+        base=None, function=None, steps=(), terms={node.name: 1.0}, rows=None,
         simplex=False, across=None,
     )  # fmt: skip
 
