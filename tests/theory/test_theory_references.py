@@ -157,7 +157,7 @@ def test_global_average_pool_keeps_what_sites_share():
     c = 0.0
     for _ in range(10):
         c = (math.sqrt(1 - c * c) + c * (math.pi - math.acos(c))) / math.pi
-    assert ten_convolutions(256).nodes[-1].gain == pytest.approx(c, rel=0.02)
+    assert ten_convolutions(128).nodes[-1].gain == pytest.approx(c, rel=0.04)
 
 
 def test_global_average_pool_at_sixteen_pixels():
