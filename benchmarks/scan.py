@@ -20,7 +20,7 @@ import numpy as np
 
 import firstlight as fl
 from data import photographs, thumbnails
-from firstlight.engines import run
+from firstlight.engines.local import run
 from firstlight.sources import Policy, decode, open_source
 
 CORES = len(os.sched_getaffinity(0))

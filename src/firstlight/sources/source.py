@@ -79,7 +79,7 @@ class Source(ABC):
 
         Blocks are the grain of the result for floats, so this depends on the source alone.
         """
-        return min(max(images // 256, 8), 1024)
+        return min(max(images // 256, 16), 1024)
 
     def blocks(self, size: int, order: Sequence[int] | None = None) -> Iterator[Block]:
         """Cut into blocks of `size` in canonical order, or in `order` (indices)."""

@@ -37,8 +37,8 @@ def count(images: NDArray[np.generic], counts: Ints) -> tuple[Ints, Ints]:
         _byte_kernel(c)(images.reshape(n, p * c), counts, sums, products)
     else:
         _count_words(images, counts, sums, products)
-    lower = np.tril_indices(c, -1)
-    products[:, lower[0], lower[1]] = products[:, lower[1], lower[0]]
+    for row in range(1, c):
+        products[:, row, :row] = products[:, :row, row]
     return sums, products
 
 
