@@ -17,6 +17,7 @@ _HOME = {
     "fit": "firstlight.workflows",
     "Recipe": "firstlight.recipe",
     "audit": "firstlight.recipe",
+    "audit_init": "firstlight.initialization",
     "trace": "firstlight.graph",
     "predict": "firstlight.workflows",
     "initialize": "firstlight.workflows",
@@ -28,6 +29,7 @@ __all__ = [
     "Recipe",
     "Statistics",
     "audit",
+    "audit_init",
     "fit",
     "initialize",
     "open_source",
@@ -40,6 +42,7 @@ __all__ = [
 if TYPE_CHECKING:
     from firstlight.errors import FirstlightError as FirstlightError
     from firstlight.graph import trace as trace
+    from firstlight.initialization import audit_init as audit_init
     from firstlight.recipe import Recipe as Recipe
     from firstlight.recipe import audit as audit
     from firstlight.sources import open_source as open_source
