@@ -67,3 +67,12 @@ def test_the_page_stays_small(photos):
     stats, views = views_of(photos)
     samples = [(f"{k}", image) for k, image in enumerate(photos[:12])]
     assert len(to_html(scan_document(stats, samples, views))) < 1_000_000
+
+
+def test_a_row_has_one_scale_on_which_gray_is_zero():
+    dark, light = np.full((8, 8, 3), 55, np.uint8), np.full((8, 8, 3), 205, np.uint8)
+    dark[0, 0], light[0, 0] = (50, 60, 70), (210, 190, 200)
+    _, views = views_of(np.stack([dark, light]))
+    shown = dict(views.strips)["minus the channel mean (VGG)"]
+    assert 80 < shown[0][4, 4].mean() < 100
+    assert abs(shown[0][4, 4].mean() + shown[1][4, 4].mean() - 255) < 4

@@ -41,8 +41,8 @@ def recipe_section(views: RecipeViews) -> Section:
     """The section of a scan page."""
     blocks: list[Block] = [
         Text(
-            "Each row shows the same images after one recipe. Gray is zero: a value of 0 is drawn in the middle, "
-            "three standard deviations away is black or white."
+            "Each row shows the same images after one recipe, on one scale. Gray is zero; three times the root mean "
+            "square of the row is black or white."
         )
     ]
     for name, images in views.strips:

@@ -35,7 +35,7 @@ def recipe_views(statistics: Statistics, samples: Sequence[Sample]) -> RecipeVie
     for name, preset in _RECIPES:
         try:
             recipe = preset(statistics)
-            strips.append((name, tuple(_shown(recipe(image)) for image in images[:_STRIP])))
+            strips.append((name, _shown([recipe(image) for image in images[:_STRIP]])))
         except FirstlightError as error:
             missing.append(f"Left out: {name}: {error.cause}.")
     pixels = _some_pixels(images) / statistics.full_scale
@@ -52,10 +52,11 @@ def recipe_views(statistics: Statistics, samples: Sequence[Sample]) -> RecipeVie
     )
 
 
-def _shown(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Zero to the middle, three standard deviations of this image to the ends."""
-    reach = 3 * float(values.std()) or 1.0
-    return np.rint(np.clip(127.5 + 127.5 * values / reach, 0, 255)).astype(np.uint8)
+def _shown(images: Sequence[NDArray[Any]]) -> tuple[NDArray[np.uint8], ...]:
+    """Zero to the middle, three times the root mean square of all of them to the ends: one scale for the row."""
+    squares = np.mean([np.square(image, dtype=np.float64).mean() for image in images])
+    reach = 3 * float(np.sqrt(squares)) or 1.0
+    return tuple(np.rint(np.clip(127.5 + 127.5 * image / reach, 0, 255)).astype(np.uint8) for image in images)
 
 
 def _some_pixels(images: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
