@@ -1,7 +1,22 @@
 """One forward and backward pass on a real batch, measured at every operation, without a trace."""
 
 from firstlight.graph import untouched
-from firstlight.probe.measurements import Measurements, NodeMeasurement, ParameterMeasurement
+from firstlight.probe.measurements import LogHistogram, Measurements, NodeMeasurement, ParameterMeasurement, Units
 from firstlight.probe.probe import probe
+from firstlight.probe.run import LossCall, Mixing, OptimizerFacts, ParameterStep, Run, Step
 
-__all__ = ["Measurements", "NodeMeasurement", "ParameterMeasurement", "probe", "untouched"]
+__all__ = [
+    "LogHistogram",
+    "LossCall",
+    "Measurements",
+    "Mixing",
+    "NodeMeasurement",
+    "OptimizerFacts",
+    "ParameterMeasurement",
+    "ParameterStep",
+    "Run",
+    "Step",
+    "Units",
+    "probe",
+    "untouched",
+]

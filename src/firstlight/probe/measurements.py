@@ -4,6 +4,44 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class LogHistogram:
+    """Magnitudes of a tensor's elements on a logarithmic axis, from an even subsample.
+
+    Attributes:
+        counts: elements with a magnitude in each half decade from 1e-12 to 1e6, those outside in the outermost ones.
+        negative: of those counted, how many are below zero.
+        zeros: exact zeros in the subsample, which no logarithm has.
+    """
+
+    counts: tuple[int, ...]
+    negative: int
+    zeros: int
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """The units of one activation function, or of one layer, over samples and positions.
+
+    Attributes:
+        count: how many there are: the result's channels (axis 1 of an image's map, the last one of tokens).
+        dead: those that are at their lowest value (0 for ReLU) at every sample and position; indices.
+        seen: values that were looked at for each unit: samples times positions.
+        saturated: share of all elements on a flat part of the function (a slope below 1e-3 of its largest one), for
+            functions that saturate on both sides (tanh, sigmoid and their like); None for others.
+        alike: mean cosine between the results of two samples; 1 when all samples look the same.
+        rank: exp of the entropy of the spectrum of the samples' and positions' second-moment matrix, over the largest
+            value it could have here: 0 to 1.
+    """
+
+    count: int
+    dead: tuple[int, ...] = ()
+    seen: int = 0
+    saturated: float | None = None
+    alike: float | None = None
+    rank: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NodeMeasurement:
     """One operation's result on the batch; moments are over all its elements, standard deviations over n.
 
@@ -18,6 +56,13 @@ class NodeMeasurement:
         fraction_zero: share of elements that are exactly zero, 0 to 1.
         nonfinite: number of elements that are infinite or not a number; they are in the moments too.
         gradient_nonfinite: the same for the gradient.
+        minimum: smallest element.
+        maximum: largest element.
+        gradient_max: largest magnitude in the gradient; None where none arrives.
+        gradient_zero: share of the gradient's elements that are exactly zero; None where none arrives.
+        histogram: of the result's magnitudes, when asked for.
+        gradient_histogram: of the gradient's, when asked for.
+        units: of activation functions and layers with weights, when asked for.
     """
 
     name: str
@@ -30,6 +75,13 @@ class NodeMeasurement:
     fraction_zero: float
     nonfinite: int
     gradient_nonfinite: int
+    minimum: float = float("nan")
+    maximum: float = float("nan")
+    gradient_max: float | None = None
+    gradient_zero: float | None = None
+    histogram: LogHistogram | None = None
+    gradient_histogram: LogHistogram | None = None
+    units: Units | None = None
 
 
 @dataclass(frozen=True, slots=True)
