@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from firstlight.statistics import Statistics
 
 
+class NotChecked(Exception):
+    """A rule could not be applied to this case; the reason is one sentence that says what it would need."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One network as it will be trained, and what three steps of it showed.
@@ -25,8 +29,7 @@ class Case:
         batch: as the model takes it, without the labels.
         labels: of the batch; None when there are none.
         loss: callable of output and labels; None when the most natural one was taken.
-        graph: the network's operations.
-        run: what was measured; `run.first.nodes` carry the graph's names.
+        measured: what three steps showed; None when the model did not run. Rules read `run` instead.
         prediction: what the theory expects, for the input's own moments; None when it could not be made.
         classes: number of classes, where it is known (from the labels' source; otherwise from the head).
         class_counts: images per class in the whole training set, when they were given.
@@ -41,8 +44,7 @@ class Case:
     batch: Any
     labels: Tensor | None
     loss: Callable[..., Tensor] | None
-    graph: Graph
-    run: Run
+    measured: Run | None
     prediction: Prediction | None = None
     classes: int | None = None
     class_counts: tuple[int, ...] | None = None
@@ -51,6 +53,22 @@ class Case:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Run:
+        """What three steps showed; `run.first.nodes` carry the names of the graph.
+
+        Raises:
+            NotChecked: when the model did not run.
+        """
+        if self.measured is None:
+            raise NotChecked(self.reasons.get("run", "the model did not run"))
+        return self.measured
+
+    @property
+    def graph(self) -> Graph:
+        """The network's operations as the first step recorded them; raises `NotChecked` as `run` does."""
+        return self.run.graph
 
     @cached_property
     def images(self) -> Tensor | None:

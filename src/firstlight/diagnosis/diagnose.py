@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from firstlight.diagnosis.case import Case
+from firstlight.diagnosis.case import Case, NotChecked
 from firstlight.diagnosis.finding import SEVERITIES, Finding
-from firstlight.diagnosis.rule import NotChecked, Rule
+from firstlight.diagnosis.rule import Rule
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,6 @@ from firstlight.diagnosis.case import Case
 from firstlight.diagnosis.finding import Finding, Severity
 
 
-class NotChecked(Exception):
-    """A rule could not be applied to this case; the reason is one sentence that says what it would need."""
-
-
 class Rule(ABC):
     """One kind of fault.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from firstlight.graph import Graph
 from firstlight.probe.measurements import Measurements
 
 
@@ -96,6 +97,7 @@ class Run:
     """Three optimizer steps on one batch, on a copy.
 
     Attributes:
+        graph: the operations that the first step recorded, the loss's own left out.
         first: every operation before the first step, forward and backward.
         last: the same before the last step, for the nodes that had no gradient, or only zeros, at first.
         steps: what each step did.
@@ -108,6 +110,7 @@ class Run:
         notes: what could not be measured, and why; one sentence each.
     """
 
+    graph: Graph
     first: Measurements
     last: Measurements | None
     steps: tuple[Step, ...]
