@@ -4,7 +4,7 @@ from firstlight.initialization.apply import Initialized, InitReport, apply
 from firstlight.initialization.audit import Audited, InitAudit, audit_init
 from firstlight.initialization.plan import Decision, Difference, Plan
 from firstlight.initialization.schemes import SCHEMES, auto, kaiming, lsuv, mup
-from firstlight.initialization.symmetry import Symmetry, symmetries
+from firstlight.probe import Symmetry, symmetries
 
 __all__ = [
     "SCHEMES", "Audited", "Decision", "Difference", "InitAudit", "InitReport", "Initialized", "Plan", "Symmetry",

@@ -4,6 +4,7 @@ from firstlight.graph import untouched
 from firstlight.probe.measurements import LogHistogram, Measurements, NodeMeasurement, ParameterMeasurement, Units
 from firstlight.probe.probe import probe
 from firstlight.probe.run import LossCall, Mixing, OptimizerFacts, ParameterStep, Run, Step
+from firstlight.probe.symmetry import Symmetry, symmetries
 
 __all__ = [
     "LogHistogram",
@@ -16,7 +17,9 @@ __all__ = [
     "ParameterStep",
     "Run",
     "Step",
+    "Symmetry",
     "Units",
     "probe",
+    "symmetries",
     "untouched",
 ]

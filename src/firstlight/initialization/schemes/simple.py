@@ -1,7 +1,7 @@
 """The lecture's first three ideas: all zeros, all equal, small random numbers.
 
 Zeros and constants leave all units of a layer the same: they compute the same, receive the same gradient and stay the
-same for ever (`firstlight.initialization.symmetry` shows it). Small normal numbers break the symmetry, and in a deep
+same for ever (`firstlight.probe.symmetry` shows it). Small normal numbers break the symmetry, and in a deep
 network the signal still shrinks layer by layer, by ``std · √fan_in``.
 """
 
