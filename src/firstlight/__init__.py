@@ -21,6 +21,7 @@ _HOME = {
     "trace": "firstlight.graph",
     "predict": "firstlight.workflows",
     "initialize": "firstlight.workflows",
+    "check": "firstlight.workflows",
     "prepare": "firstlight.workflows",
 }
 
@@ -30,6 +31,7 @@ __all__ = [
     "Statistics",
     "audit",
     "audit_init",
+    "check",
     "fit",
     "initialize",
     "open_source",
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from firstlight.recipe import audit as audit
     from firstlight.sources import open_source as open_source
     from firstlight.statistics import Statistics as Statistics
+    from firstlight.workflows import check as check
     from firstlight.workflows import fit as fit
     from firstlight.workflows import initialize as initialize
     from firstlight.workflows import predict as predict

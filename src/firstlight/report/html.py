@@ -6,9 +6,9 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from firstlight.report import charts
+from firstlight.report import charts, plots
 from firstlight.report.document import Document, Picture, visible
 
 
@@ -17,12 +17,20 @@ def to_html(document: Document) -> str:
     return _template().render(document=document)
 
 
+def to_notebook(document: Document) -> str:
+    """The page inside a frame, so that its style and the notebook's cannot touch each other."""
+    page = escape(to_html(document))
+    title = escape(document.title)
+    return f'<iframe title="{title}" srcdoc="{page}" style="width:100%;height:40rem;border:0"></iframe>'
+
+
 @cache
 def _template() -> Any:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
     environment.filters.update(
-        bars=charts.bars, lines=charts.lines, swatches=charts.swatches, clouds=charts.clouds, data_uri=_data_uri
-    )
+        bars=charts.bars, lines=charts.lines, swatches=charts.swatches, clouds=charts.clouds, plot=plots.plot,
+        data_uri=_data_uri,
+    )  # fmt: skip
     environment.filters["kind"] = lambda block: type(block).__name__
     folder = files("firstlight.report") / "templates"
     environment.globals["style"] = Markup((folder / "page.css").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The sentences users say: scan, fit, predict, initialize, prepare."""
+"""The sentences users say: scan, fit, predict, initialize, check, prepare."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -7,13 +7,22 @@ from firstlight.workflows.fitting import fit as fit
 from firstlight.workflows.scanning import scan as scan
 
 if TYPE_CHECKING:
+    from firstlight.workflows.checking import Check as Check
+    from firstlight.workflows.checking import check as check
     from firstlight.workflows.initializing import initialize as initialize
     from firstlight.workflows.predicting import predict as predict
     from firstlight.workflows.preparing import Prepared as Prepared
     from firstlight.workflows.preparing import prepare as prepare
 
 # These load torch, which a scan must not do.
-_HOME = {"predict": "predicting", "initialize": "initializing", "prepare": "preparing", "Prepared": "preparing"}
+_HOME = {
+    "predict": "predicting",
+    "initialize": "initializing",
+    "check": "checking",
+    "Check": "checking",
+    "prepare": "preparing",
+    "Prepared": "preparing",
+}
 
 
 def __getattr__(name: str) -> Any:
