@@ -1,6 +1,7 @@
 """Results → documents of plain values → terminal and page. Never computes what it shows."""
 
 from firstlight.report.audit_page import audit_document as audit_document
+from firstlight.report.check_page import CheckViews as CheckViews
 from firstlight.report.check_page import check_document as check_document
 from firstlight.report.document import Document as Document
 from firstlight.report.html import to_html as to_html

@@ -7,12 +7,15 @@ from markupsafe import Markup, escape
 
 from firstlight.report.document import Bars, Clouds, Lines, Swatches, number, visible
 
-_PANEL_W, _PANEL_H = 260, 120
+_PANEL_W, _PANEL_H, _SMALL_W = 260, 120, 132
 _LINES_W, _LINES_H = 860, 300
 
 
 def bars(chart: Bars) -> Markup:
-    """One panel per series, side by side, on one vertical scale."""
+    """One panel per series, side by side, on one vertical scale unless they are small."""
+    if chart.small:
+        own = [_panel(chart.edges, *series, max(series[2], default=1) or 1, _SMALL_W) for series in chart.series]
+        return figure(Markup("").join(own), chart.caption, "panels small")
     top = max((max(heights, default=0) for _, _, heights in chart.series), default=0) or 1
     # One spike (all-black borders, saturated skies) must not flatten the rest: it is cut and said so.
     typical = sorted(h for _, _, heights in chart.series for h in heights)
@@ -20,11 +23,13 @@ def bars(chart: Bars) -> Markup:
     scale = min(top, cut)
     panels = [_panel(chart.edges, *series, scale) for series in chart.series]
     note = " Bars that reach the top edge are cut." if top > scale * 1.001 else ""
-    return _figure(Markup("").join(panels), chart.caption + note, "panels")
+    return figure(Markup("").join(panels), chart.caption + note, "panels")
 
 
-def _panel(edges: Sequence[float], label: str, tone: str, heights: Sequence[float], scale: float) -> Markup:
-    w, h, base = _PANEL_W, _PANEL_H, _PANEL_H - 18
+def _panel(
+    edges: Sequence[float], label: str, tone: str, heights: Sequence[float], scale: float, w: int = _PANEL_W
+) -> Markup:
+    h, base = _PANEL_H, _PANEL_H - 18
     step = w / max(len(heights), 1)
     path = f"M0 {base}"
     for k, height in enumerate(heights):
@@ -47,7 +52,7 @@ def lines(chart: Lines) -> Markup:
     """Series over positions on a logarithmic axis, with decade grid, direct labels and a title per point."""
     values = [v for _, _, series in chart.series for v in series if v is not None and v > 0 and math.isfinite(v)]
     if not values:
-        return _figure(Markup(""), chart.caption + " Nothing positive to draw.", "")
+        return figure(Markup(""), chart.caption + " Nothing positive to draw.", "")
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     high = max(high, low + 1)
     left, right, top, bottom = 56, 110, 14, 26
@@ -62,14 +67,14 @@ def lines(chart: Lines) -> Markup:
     every = max(1, math.ceil((high - low) / 8))
     grid = "".join(
         f'<line class="grid" x1="{left}" x2="{w - right}" y1="{y(10.0**d):.1f}" y2="{y(10.0**d):.1f}"/>'
-        f'<text x="{left - 6}" y="{y(10.0**d) + 4:.1f}" text-anchor="end">{_decade(d)}</text>'
+        f'<text x="{left - 6}" y="{y(10.0**d) + 4:.1f}" text-anchor="end">{decade(d)}</text>'
         for d in range(low, high + 1, every)
     )
     ends: list[float] = []
     drawn = "".join(_series(chart.labels, series, x, y, w - right, ends) for series in chart.series)
     axis = f'<text x="{left}" y="{h - 6}">{_text(chart.axis)}, along {_text(chart.along)}</text>'
     svg = f'<svg viewBox="0 0 {w} {h}" role="img" aria-label="{_text(chart.axis)}">{grid}{drawn}{axis}</svg>'
-    return _figure(Markup(svg), chart.caption, "wide")
+    return figure(Markup(svg), chart.caption, "wide")
 
 
 def _series(labels, series, x, y, edge, ends):  # type: ignore[no-untyped-def]
@@ -110,12 +115,12 @@ def swatches(chart: Swatches) -> Markup:
     svg = (
         f'<svg viewBox="0 0 {width} {total}" width="{width}" role="img" aria-label="colour axes">{"".join(parts)}</svg>'
     )
-    return _figure(Markup(svg), chart.caption, "")
+    return figure(Markup(svg), chart.caption, "")
 
 
 def clouds(chart: Clouds) -> Markup:
     """Square panels; each shows zero, and its largest coordinate reaches the edge."""
-    return _figure(Markup("").join(_cloud(*panel, chart.colours) for panel in chart.panels), chart.caption, "panels")
+    return figure(Markup("").join(_cloud(*panel, chart.colours) for panel in chart.panels), chart.caption, "panels")
 
 
 def _cloud(label: str, points: Sequence[Sequence[float]], colours: Sequence[Sequence[float]]) -> Markup:
@@ -135,7 +140,8 @@ def _cloud(label: str, points: Sequence[Sequence[float]], colours: Sequence[Sequ
     )
 
 
-def _figure(content: Markup, caption: str, kind: str) -> Markup:
+def figure(content: Markup, caption: str, kind: str) -> Markup:
+    """A drawing and what it shows; `kind` is its CSS class."""
     return Markup('<figure class="{}"><div>{}</div><figcaption>{}</figcaption></figure>').format(
         kind, content, _text(caption)
     )
@@ -145,7 +151,8 @@ def _text(value: str) -> Markup:
     return escape(visible(value))
 
 
-def _decade(exponent: int) -> str:
+def decade(exponent: int) -> str:
+    """A power of ten for an axis."""
     return str(10**exponent) if 0 <= exponent <= 3 else f"{10.0**exponent:g}" if -2 <= exponent < 0 else f"1e{exponent}"
 
 

@@ -59,11 +59,13 @@ class Bars:
     Attributes:
         edges: left edge of each bar and the right edge of the last.
         series: (label, tone, heights), heights as shares of their sum.
+        small: panels half as wide, each as high as its own highest bar: for shapes side by side.
     """
 
     edges: tuple[float, ...]
     series: tuple[tuple[str, str, tuple[float, ...]], ...]
     caption: str
+    small: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,106 @@ class Lines:
     axis: str
     caption: str
     along: str = "depth"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series of a `Plot`; None leaves a gap.
+
+    Attributes:
+        label: shown beside its last value; empty for none.
+        tone: a colour by name: "blue", "orange", "green", "red", "violet", "gray".
+        y: one value for each x.
+        style: "line", "dashed" or "points".
+        low, high: a band around it, one value for each x; empty for none.
+    """
+
+    label: str
+    tone: str
+    y: tuple[float | None, ...]
+    style: str = "line"
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Values over numbers: curves with bands, a prediction as a line with what was measured as points on it.
+
+    Attributes:
+        x: positions, rising.
+        series: drawn in order, the last on top.
+        axis: what is plotted, with its unit.
+        along: what the positions are.
+        log: decades upwards; values that are not positive are left out.
+        ticks: names of the positions; their values when empty.
+    """
+
+    x: tuple[float, ...]
+    series: tuple[Series, ...]
+    axis: str
+    along: str
+    caption: str
+    log: bool = False
+    ticks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim and what became of it.
+
+    Attributes:
+        claim: one sentence.
+        verdict: "confirmed", "not confirmed", or under which condition.
+        tone: "good", "warn" or "bad".
+        evidence: the numbers that decided.
+    """
+
+    claim: str
+    verdict: str
+    tone: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One finding, to be read from top to bottom.
+
+    Attributes:
+        tone: "good", "warn", "bad" or "gray".
+        badge: severity and code.
+        title: what is wrong, in one line.
+        place: where.
+        facts: (what it is, text), one paragraph each.
+        code: lines to copy, the fix; empty for none.
+        folded: what follows from it, behind a line that opens it.
+    """
+
+    tone: str
+    badge: str
+    title: str
+    place: str
+    facts: tuple[tuple[str, str], ...] = ()
+    code: str = ""
+    folded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ridges:
+    """Small histograms, one row each, all on one logarithmic axis.
+
+    Attributes:
+        low, high: powers of ten at the ends of the axis.
+        names: of the two distributions in a row, with their tones.
+        rows: (label, value in words, heights of the first, heights of the second); equal bins over the axis, empty
+            where there is none.
+    """
+
+    low: int
+    high: int
+    names: tuple[tuple[str, str], tuple[str, str]]
+    rows: tuple[tuple[str, str, tuple[float, ...], tuple[float, ...]], ...]
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -106,7 +208,7 @@ class Clouds:
     caption: str
 
 
-Block: TypeAlias = Text | Code | Table | Gallery | Bars | Lines | Swatches | Clouds
+Block: TypeAlias = Text | Code | Table | Gallery | Bars | Lines | Plot | Swatches | Clouds | Verdict | Card | Ridges
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from firstlight.report import charts, plots
+from firstlight.report import charts, plots, ridges
 from firstlight.report.document import Document, Picture, visible
 
 
@@ -29,6 +29,7 @@ def _template() -> Any:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
     environment.filters.update(
         bars=charts.bars, lines=charts.lines, swatches=charts.swatches, clouds=charts.clouds, plot=plots.plot,
+        ridges=ridges.ridges,
         data_uri=_data_uri,
     )  # fmt: skip
     environment.filters["kind"] = lambda block: type(block).__name__

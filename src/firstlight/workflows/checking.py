@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from firstlight import __version__
 from firstlight._files import write_atomically
 from firstlight.diagnosis import Case, Diagnosis, Finding, Severity, all_rules, diagnose
 from firstlight.errors import FirstlightError
@@ -19,6 +20,7 @@ from firstlight.recipe.export.common import standardization
 from firstlight.report import check_document, to_html, to_notebook
 from firstlight.report.exchange import check_dict, junit, sarif
 from firstlight.theory import Prediction
+from firstlight.workflows.check_views import check_views
 from firstlight.workflows.predicting import predict
 
 if TYPE_CHECKING:
@@ -86,7 +88,14 @@ class Check:
     @cached_property
     def document(self) -> "Document":
         """The report as plain values."""
-        return check_document(self.subject, self.diagnosis, self.case)
+        return check_document(self.subject, self.diagnosis, self.case, check_views(self.case), footer=self._provenance)
+
+    @property
+    def _provenance(self) -> tuple[str, ...]:
+        how = () if self.run is None else (f"The graph was {self.run.graph.how}",)
+        notes = () if self.run is None else self.run.notes
+        missing = tuple(f"{what}: {why}" for what, why in self.case.reasons.items())
+        return f"firstlight {__version__}, PyTorch {torch.__version__}", *how, *notes, *missing
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, ``firstlight.check/1``."""
