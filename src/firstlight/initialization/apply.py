@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from firstlight.errors import FirstlightError
 from firstlight.graph.untouched import kept_random
-from firstlight.initialization.drawing import draw_into
+from firstlight.initialization.drawing import draw_parts
 from firstlight.initialization.memory import check_buffers, fresh_buffers, materialize
 from firstlight.initialization.plan import Decision, Plan, table
 from firstlight.initialization.sharding import held, moments
@@ -119,8 +119,7 @@ def apply(plan: Plan, model: nn.Module, *, seed: int = 0, device: torch.device |
     with torch.no_grad():
         if any(decision.distribution == "reset" for decision in plan.decisions):
             _reset(model, seed)
-        for decision in plan.decisions:
-            _set(parameters[decision.name], decision, seed)
+        _set(plan, parameters, seed)
         fresh_buffers(model)
         done = tuple(Initialized(d, *moments(parameters[d.name])) for d in plan.decisions if d.name not in kept)
     return InitReport(plan, seed, done, kept)
@@ -141,10 +140,12 @@ def _check(plan: Plan, parameters: dict[str, nn.Parameter]) -> None:
 
 def _kept(plan: Plan, model: nn.Module) -> tuple[str, ...]:
     """Parameters that keep their values: not covered, or left to a module that has no way to reset them."""
+    reset = [decision.name for decision in plan.decisions if decision.distribution == "reset"]
+    if not reset:
+        return plan.uncovered
     able = {id(p) for m in model.modules() if _resetter(m) is not None for p in m.parameters(recurse=False)}
     parameters = dict(model.named_parameters())
-    unable = (d.name for d in plan.decisions if d.distribution == "reset" and id(parameters[d.name]) not in able)
-    return (*plan.uncovered, *unable)
+    return (*plan.uncovered, *(name for name in reset if id(parameters[name]) not in able))
 
 
 def _check_values(kept: tuple[str, ...], parameters: dict[str, nn.Parameter]) -> None:
@@ -158,14 +159,17 @@ def _check_values(kept: tuple[str, ...], parameters: dict[str, nn.Parameter]) ->
         )
 
 
-def _set(parameter: Tensor, decision: Decision, seed: int) -> None:
-    if decision.distribution == "reset":
-        return
-    local, box = held(parameter)
-    if decision.distribution == "constant":
-        local.fill_(decision.mean)
-    elif local.numel():
-        draw_into(local, decision, seed, box)
+def _set(plan: Plan, parameters: dict[str, nn.Parameter], seed: int) -> None:
+    drawn = []
+    for decision in plan.decisions:
+        if decision.distribution == "reset":
+            continue
+        local, box = held(parameters[decision.name])
+        if decision.distribution == "constant":
+            local.fill_(decision.mean)
+        elif local.numel():
+            drawn.append((local, decision, box))
+    draw_parts(drawn, seed)
 
 
 def _reset(model: nn.Module, seed: int) -> None:

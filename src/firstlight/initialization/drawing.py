@@ -1,30 +1,34 @@
 """From a decision to numbers."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from firstlight.initialization.orthogonal import blocks
 from firstlight.initialization.plan import Decision
-from firstlight.initialization.streams import Box, Normal, Uniform, draw, key, truncation_factor
+from firstlight.initialization.streams import Box, Draw, Normal, Uniform, draw, draw_all, key, truncation_factor
 
 
-def draw_into(local: Tensor, decision: Decision, seed: int, box: Box) -> None:
-    """Set `local` to the part `box` of the parameter that `decision` describes.
+def draw_parts(parts: Iterable[tuple[Tensor, Decision, Box]], seed: int) -> None:
+    """Set each memory to its part `box` of the parameter that its decision describes.
 
-    Numbers are drawn row by row in float32, in place where `local` is so; the copy that other layouts and types need
-    changes the order in memory and the last bits, and the numbers not at all. An orthogonal matrix is made whole and
-    cut: its elements depend on all of the others.
+    Numbers are drawn row by row in float32, in place where the memory is so; the copy that other layouts and types
+    need changes the order in memory and the last bits, and the numbers not at all. An orthogonal matrix is made whole
+    and cut: its elements depend on all of the others.
     """
-    stream = key(seed, decision.name)
-    if decision.distribution in ("orthogonal", "delta-orthogonal"):
-        whole = _orthogonal(decision, stream, box, local.device).mul_(decision.std)
-        local.copy_(whole[tuple(slice(o, o + n) for o, n in zip(box.offset, box.size, strict=True))])
-    elif local.dtype == torch.float32 and local.is_contiguous():
-        draw(_law(decision), stream, box, local.device, out=local)
-    else:
-        local.copy_(draw(_law(decision), stream, box, local.device))
+    in_place = []
+    for local, decision, box in parts:
+        stream = key(seed, decision.name)
+        if decision.distribution in ("orthogonal", "delta-orthogonal"):
+            whole = _orthogonal(decision, stream, box, local.device).mul_(decision.std)
+            local.copy_(whole[tuple(slice(o, o + n) for o, n in zip(box.offset, box.size, strict=True))])
+        elif local.dtype == torch.float32 and local.is_contiguous():
+            in_place.append(Draw(_law(decision), stream, box, local))
+        else:
+            local.copy_(draw(_law(decision), stream, box, local.device))
+    draw_all(in_place)
 
 
 def _law(decision: Decision) -> Normal | Uniform:

@@ -1,7 +1,7 @@
 """Memory for models that were built without any, and the buffers' own start."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from firstlight.errors import FirstlightError
@@ -42,14 +42,20 @@ def materialize(model: nn.Module, device: torch.device | str | None = None) -> N
                 module._parameters[name] = made[id(parameter)]
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_meta:
-                module._buffers[name] = torch.empty_like(buffer, device=device or "cpu")
+                module._buffers[name] = _empty(buffer, device or "cpu")
 
 
 def _with_memory(parameter: nn.Parameter, device: torch.device | str | None) -> nn.Parameter:
     where = device or (parameter.device_mesh.device_type if isinstance(parameter, DTensor) else "cpu")
-    made = nn.Parameter(torch.empty_like(parameter.detach(), device=where), requires_grad=parameter.requires_grad)
+    made = nn.Parameter(_empty(parameter.detach(), where), requires_grad=parameter.requires_grad)
     made.__dict__.update(parameter.__dict__)
     return made
+
+
+def _empty(like: Tensor, device: torch.device | str) -> Tensor:
+    if type(like) is Tensor and like.is_contiguous():
+        return torch.empty(like.shape, dtype=like.dtype, device=device)
+    return torch.empty_like(like, device=device)  # slow from meta, where it is Python; keeps strides and shards
 
 
 def fresh_buffers(model: nn.Module) -> None:

@@ -10,9 +10,10 @@ normal number may differ with the device's logarithm.
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 from firstlight.initialization import philox
 
 # Elements that one thread draws at a time, and that one accelerator call holds in 64-bit integers.
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _DEVICE_CHUNK = 1 << 24
 
 
@@ -129,38 +130,53 @@ def draw(
         out: memory for it: float32, contiguous, of the part's shape, on `device`; new memory when not given.
     """
     out = torch.empty(box.size, dtype=torch.float32, device=device) if out is None else out
-    starts, length = box.runs()
-    if length == 0:
-        return out
-    if out.device.type == "cpu":
-        _on_threads(law, stream, out.view(-1, length).numpy(), starts)
-    else:
-        _on_device(law, stream, out.view(-1), starts, length)
+    draw_all([Draw(law, stream, box, out)])
     return out
 
 
-def _on_threads(law: Normal | Uniform, stream: int, out: NDArray[np.float32], starts: NDArray[np.int64]) -> None:
-    """Cut the work into pieces of at most `_CHUNK` elements; a piece is some runs, or a part of one."""
-    if out.shape[1] >= _CHUNK:
-        pieces = [
-            (out[r : r + 1, c : c + _CHUNK], starts[r : r + 1] + c)
-            for r in range(len(starts))
-            for c in range(0, out.shape[1], _CHUNK)
-        ]
-    else:
-        rows = _CHUNK // out.shape[1]
-        pieces = [(out[r : r + rows], starts[r : r + rows]) for r in range(0, len(starts), rows)]
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One tensor to fill: the arguments of `draw`, `out` among them."""
+
+    law: Normal | Uniform
+    stream: int
+    box: Box
+    out: Tensor
+
+
+def draw_all(draws: Iterable[Draw]) -> None:
+    """Fill many tensors; on the CPU side by side, cut into pieces, so that small ones keep all threads busy too."""
+    pieces: list[_Piece] = []
+    for one in draws:
+        starts, length = one.box.runs()
+        if length and one.out.device.type == "cpu":
+            pieces += _pieces(one, starts, length)
+        elif length:
+            _on_device(one.law, one.stream, one.out.view(-1), starts, length)
     threads = min(len(pieces), torch.get_num_threads(), os.cpu_count() or 1)
-    if threads == 1:
+    if threads <= 1:
         for piece in pieces:
-            _fill(law, stream, *piece)
+            _fill(*piece)
     else:
         with ThreadPoolExecutor(threads, thread_name_prefix="firstlight") as pool:
-            for done in [pool.submit(_fill, law, stream, *piece) for piece in pieces]:
+            for done in [pool.submit(_fill, *piece) for piece in pieces]:
                 done.result()
 
 
+_Piece: TypeAlias = tuple[Normal | Uniform, int, NDArray[np.float32], NDArray[np.int64]]
+
+
+def _pieces(one: Draw, starts: NDArray[np.int64], length: int) -> Iterator[_Piece]:
+    """Parts of at most `_CHUNK` elements; a part is some runs, or a stretch of one."""
+    out = one.out.view(-1, length).numpy()
+    rows = max(1, _CHUNK // length)
+    for r in range(0, len(starts), rows):
+        for c in range(0, length, _CHUNK):
+            yield one.law, one.stream, out[r : r + rows, c : c + _CHUNK], starts[r : r + rows] + c
+
+
 def _fill(law: Normal | Uniform, stream: int, out: NDArray[np.float32], starts: NDArray[np.int64]) -> None:
+    """Fill one piece; the interpreter is free meanwhile."""
     if isinstance(law, Uniform):
         philox.fill_uniform(out, np.uint64(stream), starts, law.low, law.high)
     else:
