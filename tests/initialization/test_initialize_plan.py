@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from firstlight.errors import FirstlightError
 from firstlight.graph import Activation, trace
 from firstlight.initialization import InitReport, Plan, apply, kaiming
-from firstlight.initialization.gain import gain
 from firstlight.models import small_cnn
+from firstlight.theory.gain import gain
 
 
 def planned(model: nn.Module, *shape: int) -> Plan:

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable
 
 from firstlight.graph import Fan, Graph, fans
-from firstlight.initialization.gain import GATES, gain
 from firstlight.initialization.plan import Decision, Plan
 from firstlight.initialization.schemes.others import EMBEDDING_STD, decide, normal
+from firstlight.theory.gain import GATES, gain
 
 Weigh = Callable[[Fan], Decision]
 
