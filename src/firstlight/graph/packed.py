@@ -47,7 +47,8 @@ def _groups(shape: tuple[int, ...], axis: int, path: tuple[_Step, ...], cuts: tu
     outputs = shape[axis]
     along = [1] * len(shape)
     along[axis] = outputs
-    marked = torch.arange(outputs).view(along).expand(shape)
+    # On the CPU even where the model is built on the meta device, whose numbers cannot be compared.
+    marked = torch.arange(outputs, device="cpu").view(along).expand(shape)
     for step in path:
         marked = _apply(step, marked)
     pieces: list[Tensor] = []

@@ -48,7 +48,8 @@ class Signal:
         rows: K between elements along the last dimension, for the logits of attention; ``None`` when unknown.
         simplex: true when the elements along the last dimension are positive and sum to one.
         across: E z z' between two channels of one element; ``None`` where that is (E z)², as after random weights.
-        fan: numbers that each element is a weighted sum of, kept while the elements are only arranged.
+        fan: independent Gaussian weights that the size of one channel depends on, kept while elements are arranged.
+        kurtosis: E (w - E w)⁴ over the squared variance, of the elements of a parameter; 3 for a normal distribution.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Signal:
     simplex: bool = False
     across: Tensor | None = None
     fan: float = math.inf
+    kurtosis: float = 3.0
 
     @property
     def variance(self) -> Tensor:
@@ -120,12 +122,15 @@ class Gradient:
         spread: variance of log(second) over weight draws, carried along from the output.
         along: E (g ẑ)(g' ẑ') between two sites, ẑ the standardized signal itself; ``None`` where gradient and signal
             are independent. A slope ``f'(z)`` is not: ``E f'(z) ẑ`` is what batch norm removes beyond the mean.
+        tied: how much of `second` is owed to the size of the weights just before, by whose norm a normalization has
+            divided: ``E 1/|w|²`` over ``1/E |w|²``. The weights, of that same norm, take it away again.
     """
 
     second: Tensor
     far: Tensor
     spread: float = 0.0
     along: Tensor | None = None
+    tied: float = 1.0
 
     def __add__(self, other: "Gradient") -> "Gradient":
         """Contributions of independent paths."""
@@ -134,11 +139,20 @@ class Gradient:
         spread = share**2 * self.spread + (1 - share) ** 2 * other.spread
         found = [g.along for g in (self, other) if g.along is not None]
         along = None if not found else found[0] if len(found) == 1 else found[0] + found[1]
-        return Gradient(self.second + other.second, self.far + other.far, spread, along)
+        tied = 1 / (share / self.tied + (1 - share) / other.tied)
+        return Gradient(self.second + other.second, self.far + other.far, spread, along, tied)
+
+    def moved(self, second: Tensor, far: Tensor) -> "Gradient":
+        """The same gradient with other maps: by another tensor, whose overlap with the signal is not known."""
+        return replace(self, second=second, far=far, along=None)
 
     def scaled(self, factor: "float | Tensor", spread: float = 0.0) -> "Gradient":
         """Multiplied, in the second moment, by `factor`, whose logarithm varies by `spread`."""
-        return Gradient(self.second * factor, self.far * factor, self.spread + spread)
+        return replace(self.moved(self.second * factor, self.far * factor), spread=self.spread + spread)
+
+    def before_weights(self) -> "Gradient":
+        """Without what the size of the weights just before has added."""
+        return replace(self.scaled(1 / self.tied), tied=1.0)
 
 
 def scalar(value: float, rank: int) -> Tensor:
@@ -147,13 +161,14 @@ def scalar(value: float, rank: int) -> Tensor:
 
 
 def compress(full: Tensor) -> Tensor:
-    """Keep one element of each dimension along which a map does not vary."""
+    """Keep one element of each dimension along which a map does not vary, and none of the memory of the others."""
+    small = full
     for dim in range(full.dim()):
-        if full.shape[dim] > 1:
-            first = full.narrow(dim, 0, 1)
-            if bool((full == first).all()):
-                full = first
-    return full
+        if small.shape[dim] > 1:
+            first = small.narrow(dim, 0, 1)
+            if bool((small == first).all()):
+                small = first
+    return small if small is full else small.clone()
 
 
 def fresh(
