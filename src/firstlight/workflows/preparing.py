@@ -7,25 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from firstlight._files import write_atomically
 from firstlight._typing import Progress
 from firstlight.engines import Observer
-from firstlight.errors import FirstlightError
 from firstlight.graph import Graph, trace
 from firstlight.initialization import InitReport
 from firstlight.models import open_model, small_cnn
 from firstlight.probe import Measurements, probe
 from firstlight.recipe import Recipe
 from firstlight.report import Document, Sample, prepare_document, to_html
-from firstlight.sources import Policy, Source, Stream, Transform, guard
 from firstlight.statistics import Statistics
 from firstlight.theory import Prediction
-from firstlight.workflows.folding import opened_source
+from firstlight.workflows.batches import classes_of, common_size, inputs_of, labels_for, observer_for, pictures
 from firstlight.workflows.initializing import initialize, save_weights
 from firstlight.workflows.predicting import predict
 from firstlight.workflows.samples import batch_of, sample_images
@@ -132,18 +128,11 @@ def prepare(
         FirstlightError: what `scan`, `open_model`, `initialize` and `probe` raise; slug ``stream-source``
             when the source has no random access.
     """
-    with opened_source(source, key) as opened:
-        if isinstance(opened, Stream):
-            raise FirstlightError(
-                "the images are needed twice, and a stream gives them once",
-                "save them to a folder, archive or array, or pass a dataset",
-                slug="stream-source",
-                call="prepare",
-            )
-        chosen, split_name = guard(opened, split, all_splits, f"prepare({opened.location!r})")
-        policy = Policy(alpha, orientation, nodata)
-        transform, notes = _common_size(chosen, Observer(policy, Transform(resize, crop, resample)))
-        network, classes = _network(model, chosen)
+    with pictures(source, key=key, split=split, all_splits=all_splits, call="prepare") as (chosen, split_name):
+        observer = observer_for(resize, crop, resample, alpha, orientation, nodata)
+        transform, notes = common_size(chosen, observer)
+        network = open_model(model) if isinstance(model, str) else model
+        classes = list(classes_of(chosen))
         statistics = scan(
             chosen,
             resize=transform.resize,
@@ -161,7 +150,7 @@ def prepare(
             restart=restart,
             progress=progress,
         )
-        samples = sample_images(chosen, Observer(policy, transform), batch, seed)
+        samples = sample_images(chosen, Observer(observer.policy, transform), batch, seed)
     network = network or small_cnn(statistics.channels, max(len(classes), 2))
     result = _with_network(_with_split(statistics, split_name), samples, network, classes, seed, notes, Path(out))
     _write(result, network, samples)
@@ -179,14 +168,14 @@ def _with_network(
 ) -> Prepared:
     """Recipe, weights, prediction and measurement, once the images are counted and a batch of them is at hand."""
     recipe = Recipe.resnet(statistics)
-    inputs = _tensor(recipe, batch_of(samples, statistics.channels, statistics.kind))
+    inputs = inputs_of(recipe, batch_of(samples, statistics.channels, statistics.kind))
     graph = trace(network, inputs)
     initialized = initialize(network, inputs, seed=seed, graph=graph)
     prediction = predict(network, inputs, plan=initialized.plan, graph=graph)
-    labels, said = _labels([name for name, _ in samples], classes, graph, seed)
-    measurements = probe(network, inputs, labels, graph=graph)
+    labels = labels_for([name for name, _ in samples], classes, _output_shape(graph), seed)
+    measurements = probe(network, inputs, labels.values, graph=graph)
     files = {name: out / file for name, file in _FILES.items()}
-    return Prepared(statistics, recipe, initialized, prediction, measurements, graph, said, notes, files)
+    return Prepared(statistics, recipe, initialized, prediction, measurements, graph, labels.what, notes, files)
 
 
 _FILES = {
@@ -205,50 +194,8 @@ def _write(result: Prepared, network: nn.Module, samples: list[tuple[str, NDArra
     write_atomically(result.files["report"], to_html(result.document(samples[:_SHOWN])))
 
 
-def _common_size(source: Source, observer: Observer) -> tuple[Transform, tuple[str, ...]]:
-    """The transform, completed where images of different sizes could not make a batch."""
-    transform = observer.transform
-    if transform.crop is not None or isinstance(transform.resize, tuple):
-        return transform, ()
-    shapes = {pixels.shape[:2] for _, pixels in sample_images(source, observer, 32)}
-    if len(shapes) <= 1:
-        return transform, ()
-    side = transform.resize or 256
-    crop = side * 224 // 256
-    note = (
-        f"The images differ in size: shorter side resized to {side}, center crop {crop} (--resize, --crop change it)."
-    )
-    return Transform(side, crop, transform.resample), (note,)
-
-
-def _network(model: str | nn.Module | None, source: Source) -> tuple[nn.Module | None, list[str]]:
-    """The network, None for the default one, and the classes that the folders name."""
-    classes = sorted({_class_of(name) for name in source.names} - {""})
-    return (open_model(model) if isinstance(model, str) else model), classes
-
-
-def _class_of(name: str) -> str:
-    """The folder an image lies in: the way ImageFolder names classes; empty when there is none."""
-    return name.rsplit("/", 2)[-2] if "/" in name else ""
-
-
-def _labels(names: list[str], classes: list[str], graph: Graph, seed: int) -> tuple[Tensor | None, str]:
-    """Integer labels for the batch, and what they are; None when the network's output takes none."""
-    output = next((node for node in graph.nodes if node.name == graph.outputs[0]), None)
-    shape = output.shape if output is not None and len(graph.outputs) == 1 else None
-    if shape is None or len(shape) != 2 or shape[1] < 2:
-        return None, "no labels: the output is not one row of scores per image"
-    if 2 <= len(classes) <= shape[1]:
-        index = {name: k for k, name in enumerate(classes)}
-        return torch.tensor([index[_class_of(name)] for name in names]), f"labels: the folders' {len(classes)} classes"
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(shape[1], (len(names),), generator=generator)
-    return drawn, "labels: drawn at random, the folders name none that fit"
-
-
-def _tensor(recipe: Recipe, images: NDArray[Any]) -> Tensor:
-    """N×H×W×C raw pixels → N×C×H×W preprocessed."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(recipe(images), 3, 1)))
+def _output_shape(graph: Graph) -> tuple[int, ...] | None:
+    return graph[graph.outputs[0]].shape if len(graph.outputs) == 1 else None
 
 
 def _with_split(statistics: Statistics, split: str) -> Statistics:

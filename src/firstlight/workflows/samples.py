@@ -34,6 +34,11 @@ def sample_images(source: Source, observer: Observer, count: int, seed: int = 0)
     return chosen
 
 
+def class_of(name: str) -> str:
+    """The folder a sample lies in: the way ImageFolder names classes; empty when there is none."""
+    return name.rsplit("/", 2)[-2] if "/" in name else ""
+
+
 def batch_of(samples: list[tuple[str, NDArray[Any]]], channels: int, kind: str) -> NDArray[Any]:
     """Samples of one size as N×H×W×C in the form of their statistics: gray is repeated, 8 bits widened to 16."""
     images = []
