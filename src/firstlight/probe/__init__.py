@@ -4,6 +4,7 @@ from firstlight.graph import untouched
 from firstlight.probe.measurements import LogHistogram, Measurements, NodeMeasurement, ParameterMeasurement, Units
 from firstlight.probe.probe import probe
 from firstlight.probe.run import LossCall, Mixing, OptimizerFacts, ParameterStep, Run, Step
+from firstlight.probe.steps import run_steps
 from firstlight.probe.symmetry import Symmetry, symmetries
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Symmetry",
     "Units",
     "probe",
+    "run_steps",
     "symmetries",
     "untouched",
 ]
