@@ -1,0 +1,1 @@
+"""Published rules, written anew from their published thresholds."""
