@@ -41,9 +41,7 @@ def open_model(name: str) -> nn.Module:
     elif source == "torchvision":
         build = _torchvision(name, attribute)
     else:
-        build = _attribute(
-            name, _file(name, Path(source)) if source.endswith(".py") else _module(name, source), attribute
-        )
+        build = open_callable(name)
     with _building(name):
         model = build()
     if not isinstance(model, nn.Module):
@@ -54,6 +52,16 @@ def open_model(name: str) -> nn.Module:
             "not-a-module",
         )
     return model
+
+
+def open_callable(name: str) -> Callable[..., Any]:
+    """What ``package.module:callable`` or ``file.py:callable`` names: a loss, or what builds a network.
+
+    Raises:
+        FirstlightError: as `open_model` does.
+    """
+    source, _, attribute = name.rpartition(":")
+    return _attribute(name, _file(name, Path(source)) if source.endswith(".py") else _module(name, source), attribute)
 
 
 def small_cnn(channels: int = 3, classes: int = 10) -> nn.Module:

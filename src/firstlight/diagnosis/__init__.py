@@ -4,7 +4,7 @@ from firstlight.diagnosis.case import Case, NotChecked
 from firstlight.diagnosis.diagnose import Diagnosis, diagnose
 from firstlight.diagnosis.finding import SEVERITIES, Finding, Repair, Severity
 from firstlight.diagnosis.rule import Rule
-from firstlight.diagnosis.rules import all_rules
+from firstlight.diagnosis.rules import all_rules, find_rule
 
 __all__ = [
     "SEVERITIES",
@@ -17,4 +17,5 @@ __all__ = [
     "Severity",
     "all_rules",
     "diagnose",
+    "find_rule",
 ]

@@ -84,7 +84,10 @@ def check_document(
             Section("Three steps on this batch", (_steps(run),)),
             Section("Every layer", tuple(_layers(case, run))),
         ]
-    sections.append(Section("What was looked at", tuple(_coverage(diagnosis))))
+    if diagnosis.not_checked:
+        reasons = Table(("code", "reason"), diagnosis.not_checked)
+        sections.append(Section("What was not looked at", (reasons,)))
+    sections.append(Section("Every rule", (_coverage(diagnosis),)))
     return Document(f"{subject} before its first epoch", verdict, tone, tuple(sections), tuple(footer))
 
 
@@ -255,13 +258,9 @@ def _row(case: "Case", node: "NodeMeasurement") -> tuple[str, ...]:
     )
 
 
-def _coverage(diagnosis: "Diagnosis") -> list[Block]:
+def _coverage(diagnosis: "Diagnosis") -> Table:
     found = {f.code: f"found, {f.severity}" for f in reversed(diagnosis.findings)}
-    reasons = dict(diagnosis.not_checked)
-    victims = {line.split()[0] for f in diagnosis.findings for line in f.victims}
-    rows = []
-    for code, name in ((rule.code, rule.name) for rule in all_rules()):
-        state = found.get(code) or ("follows from another" if code in victims else "")
-        state = state or (f"not checked: {reasons[code]}" if code in reasons else "clean")
-        rows.append((code, name, state))
-    return [Table(("code", "rule", "state"), tuple(rows)), Text("firstlight explain CODE says what a rule looks at.")]
+    victims = {line.split()[0]: "follows from another" for f in diagnosis.findings for line in f.victims}
+    states = {code: "not checked" for code, _ in diagnosis.not_checked} | victims | found
+    rows = tuple((rule.code, rule.name, states.get(rule.code, "clean")) for rule in all_rules())
+    return Table(("code", "rule", "state"), rows, caption="firstlight explain CODE says what a rule looks at")

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from firstlight.report.exchange import check_dict, junit, sarif
 from firstlight.theory import Prediction
 from firstlight.workflows.check_views import check_views
 from firstlight.workflows.predicting import predict
+from firstlight.workflows.repairing import Setting, Trial, applied, remade, verdict
 
 if TYPE_CHECKING:
     from firstlight.recipe import Recipe
@@ -39,11 +40,15 @@ class Check:
         diagnosis: findings, clean rules, and what was not checked.
         case: everything the rules looked at.
         subject: name of the network, for people.
+        trials: the fixes that were tried, see `repaired`.
     """
 
     diagnosis: Diagnosis
     case: Case
     subject: str
+    trials: tuple[Trial, ...] = ()
+    _again: Callable[[Setting], "Check"] | None = field(default=None, repr=False, compare=False)
+    _setting: Setting | None = field(default=None, repr=False, compare=False)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -85,10 +90,37 @@ class Check:
         """What the theory expected; None when it could not be made."""
         return self.case.prediction
 
+    def repaired(self) -> "Check":
+        """Try each finding's fix on a copy, one at a time, and check again; the network itself stays as it is.
+
+        Returns:
+            The same check with `trials`: what was done, and what the second check said.
+        """
+        if self._again is None or self._setting is None:
+            return self
+        trials = []
+        for finding in self.findings:
+            if finding.repair is None:
+                continue
+            try:
+                setting, done = applied(self._setting, finding.repair, self.case)
+                after, mended = verdict(finding, self.findings, self._again(setting).findings)
+            except FirstlightError as error:
+                done, after, mended = finding.repair.kind, f"could not be tried: {error.cause}", False
+            trials.append(Trial(finding.code, finding.where, done, finding.title, after, mended))
+        return replace(self, trials=tuple(trials))
+
     @cached_property
     def document(self) -> "Document":
         """The report as plain values."""
-        return check_document(self.subject, self.diagnosis, self.case, check_views(self.case), footer=self._provenance)
+        return check_document(
+            self.subject,
+            self.diagnosis,
+            self.case,
+            check_views(self.case),
+            repaired=[(f"{t.code} {t.where}", t.done, t.before, t.after) for t in self.trials],
+            footer=self._provenance,
+        )
 
     @property
     def _provenance(self) -> tuple[str, ...]:
@@ -99,14 +131,16 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, ``firstlight.check/1``."""
-        return check_dict(self.subject, self.diagnosis, self.case)
+        trials = [asdict(trial) for trial in self.trials]
+        return check_dict(self.subject, self.diagnosis, self.case) | {"trials": trials}
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, fail_on: Severity = "fail") -> None:
         """Write the report; the end of the name chooses the form.
 
         Args:
             path: ``.html`` (a self-contained page), ``.json``, ``.xml`` (JUnit, one test case for each rule) or
                 ``.sarif`` (SARIF 2.1.0).
+            fail_on: from which severity on a JUnit test case fails.
 
         Raises:
             FirstlightError: slug ``unknown-report-form``, for any other ending.
@@ -114,7 +148,7 @@ class Check:
         writers: dict[str, Callable[[], str]] = {
             ".html": lambda: to_html(self.document),
             ".json": lambda: json.dumps(self.to_dict(), indent=1, allow_nan=False),
-            ".xml": lambda: junit(self.subject, self.diagnosis),
+            ".xml": lambda: junit(self.subject, self.diagnosis, fail_on),
             ".sarif": lambda: sarif(self.diagnosis),
         }
         form = Path(path).suffix.lower()
@@ -209,7 +243,16 @@ def check(
     diagnosis = diagnose(case, all_rules())
     if error is not None and not any(finding.severity == "fail" for finding in diagnosis.findings):
         raise error
-    return Check(diagnosis, case, type(model).__name__)
+
+    def again(setting: Setting) -> Check:
+        return check(
+            setting.model, setting.batch, setting.loss, labels=setting.labels, optimizer=setting.optimizer,
+            statistics=statistics, recipe=recipe, mean=mean, std=std, classes=classes, class_counts=class_counts,
+            autocast=autocast, steps=steps, histograms=histograms,
+        )  # fmt: skip
+
+    setting = Setting(model, inputs, labels, loss, None if optimizer is None else remade(optimizer, model))
+    return Check(diagnosis, case, type(model).__name__, (), again, setting)
 
 
 def _split(batch: Any, labels: Tensor | None, *, keep: bool) -> tuple[Any, Tensor | None]:
