@@ -3,6 +3,6 @@
 from firstlight.theory.derive import Derivation, derive
 from firstlight.theory.leaves import as_they_are
 from firstlight.theory.prediction import NodePrediction, Prediction
-from firstlight.theory.propagate import propagate, walk
+from firstlight.theory.propagate import forward, propagate, walk
 
-__all__ = ["Derivation", "NodePrediction", "Prediction", "as_they_are", "derive", "propagate", "walk"]
+__all__ = ["Derivation", "NodePrediction", "Prediction", "as_they_are", "derive", "forward", "propagate", "walk"]

@@ -63,6 +63,14 @@ def walk(
     Returns:
         The context with a signal for each node, the step of each operation, and the gradient by each node.
     """
+    context, steps = forward(graph, drawn, data, training)
+    return context, steps, _backward(graph, steps, context)
+
+
+def forward(
+    graph: Graph, drawn: Drawn, data: tuple[float, float] = (0.0, 1.0), training: bool = True
+) -> tuple[Context, dict[str, Step]]:
+    """The first pass alone, for those who ask for no gradient; see `walk`."""
     context = Context(graph, _batch(graph), training)
     steps: dict[str, Step] = {}
     for node in graph.nodes:
@@ -72,7 +80,7 @@ def walk(
         else:
             signal = leaf(node, graph, drawn, context.batch, data)
             context.signals[node.name] = context.register(signal)
-    return context, steps, _backward(graph, steps, context)
+    return context, steps
 
 
 def _batch(graph: Graph) -> int:

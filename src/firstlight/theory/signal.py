@@ -166,9 +166,9 @@ def compress(full: Tensor) -> Tensor:
     for dim in range(full.dim()):
         if small.shape[dim] > 1:
             first = small.narrow(dim, 0, 1)
-            if bool((small == first).all()):
+            if small.stride(dim) == 0 or bool((small == first).all()):
                 small = first
-    return small if small is full else small.clone()
+    return small.contiguous() if small is full else small.clone(memory_format=torch.contiguous_format)
 
 
 def fresh(

@@ -21,7 +21,7 @@ from firstlight.graph.vocabulary import NORMALIZATION
 from firstlight.initialization.branches import Branch, branches
 from firstlight.initialization.plan import Decision, Plan
 from firstlight.initialization.schemes.kaiming import kaiming
-from firstlight.theory import propagate
+from firstlight.theory import forward
 
 _ROUNDS, _CLOSE = 3, 0.02
 
@@ -36,7 +36,7 @@ def auto(graph: Graph) -> Plan:
     # A weight norm's direction has no say in the size of the result; its magnitude follows from Kaiming's.
     sums = {fan.parameter: fan for fan in reversed(fans(graph)) if fan.parameter in graph[fan.node].inputs}
     weights = {d.name: sums[d.name] for d in start.decisions if d.rule == "kaiming" and d.name in sums}
-    wanted = dict.fromkeys(weights, 1.0) | _budget(found)
+    wanted = dict.fromkeys(weights, 1.0) | budget(found)
     decisions = {d.name: d for d in start.decisions}
     factors, predicted = dict.fromkeys(weights, 1.0), dict[str, float]()
     for _ in range(_ROUNDS):
@@ -70,7 +70,7 @@ def _sized(decision: Decision, fan: Fan, factor: float, wanted: float, *, solved
     )  # fmt: skip
 
 
-def _budget(found: tuple[Branch, ...]) -> dict[str, float]:
+def budget(found: tuple[Branch, ...]) -> dict[str, float]:
     """What the end of each branch may add to a stream of second moment one."""
     return {branch.weights[-1]: 1 / len(found) for branch in found if branch.norm is None}
 
@@ -82,8 +82,12 @@ def _users_are(graph: Graph, name: str, function: str) -> bool:
 def _predicted(graph: Graph, decisions: Mapping[str, Decision], factors: Mapping[str, float]) -> dict[str, float]:
     """Second moment of each operation's result; nodes the theory does not understand are left out."""
     drawn = {name: (d.mean, d.mean**2 + (d.std * factors.get(name, 1.0)) ** 2) for name, d in decisions.items()}
-    nodes = propagate(graph, drawn).nodes
-    return {node.name: node.forward_second_moment for node in nodes if not node.opaque}
+    _, steps = forward(graph, drawn)
+    return {
+        name: float(step.signal.second.mean())
+        for name, step in steps.items()
+        if name in graph.signal and not step.opaque
+    }
 
 
 def _corrections(

@@ -46,7 +46,7 @@ def _mapped(node: Node, x: Signal, values: Tensor, index: int | None, zero_fill:
     if values.numel() == 1 and not zero_fill and index is None:
         return values.reshape((1,) * rank)
     result = _call(node, values.expand(x.shape))
-    return compress((result if index is None else result[index]).contiguous())
+    return compress(result if index is None else result[index])
 
 
 def _axes(node: Node, x: Signal, batch: int) -> Axes:
