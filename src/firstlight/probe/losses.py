@@ -15,7 +15,7 @@ Loss = Callable[..., Tensor]
 def evaluate(output: Any, labels: Tensor | None, loss: Loss | None) -> tuple[Tensor, str]:
     """The loss of a batch as a scalar, and its kind in words.
 
-    Without a `loss`: the sum of the losses that the model itself returns in a mapping of scalars; cross-entropy when
+    Without a `loss`: what the model itself returns as ``"loss"`` in a mapping, or the sum of a mapping of scalars; cross-entropy when
     there are integer labels and every output is logits for them; otherwise half the mean squared distance to a fixed
     random target, which has a gradient everywhere and means nothing else.
 
@@ -41,6 +41,8 @@ def _chosen(output: Any, labels: Tensor | None, loss: Loss | None) -> tuple[Tens
     tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     if not tensors:
         raise _misfit("the model returns no floating-point tensor")
+    if isinstance(output, Mapping) and isinstance(output.get("loss"), Tensor):
+        return output["loss"], "the model's own loss"
     if isinstance(output, Mapping) and all(tensor.numel() == 1 for tensor in tensors):
         return torch.stack([tensor.reshape(()) for tensor in tensors]).sum(), "sum of the model's own losses"
     if labels is not None and all(_are_logits(tensor, labels) for tensor in tensors):

@@ -1,10 +1,16 @@
 """The moments of one tensor, in few passes over its memory and without waiting for its device."""
 
+import math
+
 import torch
 from torch import Tensor
 
 # Where each number stands in what `moments` returns.
 MEAN, STD, MINIMUM, MAXIMUM, ZEROS, NONFINITE = range(6)
+
+_ROW = 1024
+# Single precision loses the squares of what is smaller or larger, and the deviation from a mean this many times larger.
+_SMALL, _LARGE, _FAR = 1e-15, 1e15, 100.0
 
 
 @torch.no_grad()
@@ -14,16 +20,60 @@ def moments(tensor: Tensor) -> Tensor:
     Returns:
         Six numbers in float64 on the tensor's device; infinities and NaN are in the first four as they come.
     """
-    values = tensor.detach()
-    values = values.to_dense() if values.layout != torch.strided else values
-    wide = values if values.dtype in (torch.float32, torch.float64) else values.float()
-    elements = wide.numel()
-    mean = wide.mean()
-    std = torch.linalg.vector_norm(wide - mean) / elements**0.5
-    smallest, largest = wide.aminmax()
-    # x - x is zero for a number, and NaN, which counts as not zero, for an infinity or NaN.
-    zeros, nonfinite = elements - torch.count_nonzero(wide), torch.count_nonzero(wide - wide)
+    flat = in_memory_order(tensor)
+    flat = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
+    smallest, largest = flat.aminmax()
+    mean, std = _mean_and_std(flat, smallest, largest)
+    zeros, nonfinite = flat.numel() - torch.count_nonzero(flat), _nonfinite(flat, smallest, largest)
     return torch.stack([x.double() for x in (mean, std, smallest, largest, zeros, nonfinite)])
+
+
+def in_memory_order(tensor: Tensor) -> Tensor:
+    """All elements in one row, in the order of the memory, so that only a tensor with gaps is copied."""
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return tensor.detach().permute(order).reshape(-1)
+
+
+def _mean_and_std(flat: Tensor, smallest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    if flat.device.type != "cpu":  # double precision costs nothing where memory is the limit
+        return _from_sums(flat, torch.float64)
+    mean, std = _from_sums(flat, flat.dtype)
+    size = max(abs(float(smallest)), abs(float(largest)))  # on a CPU a look at a number is free
+    safe = size == 0 or _SMALL < size < _LARGE
+    if (safe and abs(float(mean)) <= _FAR * float(std)) or not math.isfinite(size):
+        return mean, std
+    wide = flat.double()
+    mean = wide.mean()
+    return mean, torch.linalg.vector_norm(wide - mean) / flat.numel() ** 0.5
+
+
+def _from_sums(flat: Tensor, accumulate: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Var(x) = E[x²] - E[x]², from sums of short rows that are added up in double precision.
+
+    One long sum of squares in single precision is off by 1e-4 and more for ten million elements; rows of a thousand are
+    off by 1e-9 on the whole, and as fast.
+    """
+    whole = flat.numel() // _ROW * _ROW
+    rows, rest = flat[:whole].view(-1, _ROW), flat[whole:].double()
+    total = rows.sum(1, dtype=accumulate).double().sum() + rest.sum()
+    squares = torch.linalg.vector_norm(rows, dim=1, dtype=accumulate).double().square().sum() + rest.square().sum()
+    mean = total / flat.numel()
+    return mean, (squares / flat.numel() - mean.square()).clamp_min(0).sqrt()
+
+
+def _nonfinite(flat: Tensor, smallest: Tensor, largest: Tensor) -> Tensor:
+    # The extremes are NaN when any element is, and infinite when one is and none is NaN.
+    if flat.device.type == "cpu" and math.isfinite(float(smallest)) and math.isfinite(float(largest)):
+        return torch.zeros((), dtype=torch.int64)
+    return torch.count_nonzero(~torch.isfinite(flat))
+
+
+def root_mean_square(tensor: Tensor) -> Tensor:
+    """In float64, on the tensor's device."""
+    flat = in_memory_order(tensor)
+    return torch.linalg.vector_norm(flat, dtype=torch.float64) / max(flat.numel(), 1) ** 0.5
 
 
 def fetch(tensors: list[Tensor]) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""What a few evenly spaced elements say of a tensor: its magnitudes on a log axis, and how its units differ."""
+"""How the units of a layer or of an activation function differ, over samples and positions."""
 
 import math
 from dataclasses import dataclass
@@ -8,122 +8,48 @@ from torch import Tensor
 
 from firstlight.graph import Node
 from firstlight.graph.vocabulary import ACTIVATION, CONVOLUTION, TRANSPOSED
-from firstlight.probe.measurements import LogHistogram, Units
+from firstlight.probe.histograms import coprime_step
+from firstlight.probe.measurements import Units
 
-ELEMENTS = 4096  # of a tensor, for its histogram
-_ROWS, _SAMPLES = 128, 16  # positions of how many samples, for the units
-_BINS, _LOWEST = 36, -12.0  # half decades from 1e-12 to 1e6
+_SAMPLES, _ROWS = 16, 128  # at most so many samples, and so many rows: positions of samples
 
-_CHANNELS_SECOND = CONVOLUTION | TRANSPOSED | {"batch_norm", "group_norm", "instance_norm"}
-_CHANNELS_LAST = frozenset({"linear", "addmm", "layer_norm", "rms_norm"})
 _LAYERS = CONVOLUTION | TRANSPOSED | {"linear", "addmm"}
-
-# A unit is dead where these are exactly zero, and nothing but zero, for they are flat there.
-_DIES = frozenset(
-    {"relu", "relu6", "threshold", "clamp_min", "hardswish", "hardsigmoid", "gelu", "silu", "mish", "softshrink",
-     "hardshrink"}
-)  # fmt: skip
-# Magnitude from which the slope is below 1e-3 of the largest one: 1 - y² for tanh, 4y(1 - y) for sigmoid.
-_FLAT_TANH, _FLAT_SIGMOID = math.sqrt(1 - 1e-3), math.sqrt(1 - 1e-3) / 2
-
-
-@torch.no_grad()
-def evenly(tensor: Tensor, count: int = ELEMENTS) -> Tensor:
-    """At most `count` elements, evenly spaced in memory, as float32; all of them where there are no more."""
-    flat = _in_memory(tensor.detach())
-    elements = flat.numel()
-    if elements > count:
-        step = -(-elements // count)
-        # A step that shares no factor with the size meets every channel and every position as often.
-        while math.gcd(step, elements) > 1:
-            step += 1
-        flat = flat[::step]
-    # A copy: what comes next may overwrite the tensor, and a view would keep all of it in memory.
-    return flat.to(torch.float32, copy=True)
-
-
-def _in_memory(tensor: Tensor) -> Tensor:
-    """All elements in a row; in the order of the memory where that saves a copy."""
-    if tensor.layout != torch.strided:
-        tensor = tensor.to_dense()
-    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-    return tensor.permute(order).reshape(-1)
-
-
-def histograms(samples: list[Tensor]) -> list[LogHistogram]:
-    """One histogram for each tensor of values; one transfer for all."""
-    if not samples:
-        return []
-    device, lengths = samples[0].device, [len(values) for values in samples]
-    values = torch.cat([part.to(device) for part in samples])
-    owner = torch.repeat_interleave(torch.arange(len(samples), device=device), torch.tensor(lengths, device=device))
-    half_decades = ((values.abs().log10() - _LOWEST) * 2).nan_to_num(_BINS - 1, _BINS - 1, 0).floor()
-    bins = half_decades.clamp(0, _BINS - 1).long()
-    shown = torch.isfinite(values) & (values != 0)
-    tallies = [
-        torch.bincount((owner * _BINS + bins)[shown], minlength=len(samples) * _BINS).view(-1, _BINS),
-        torch.bincount(owner[shown & (values < 0)], minlength=len(samples))[:, None],
-        torch.bincount(owner[values == 0], minlength=len(samples))[:, None],
-    ]
-    return [LogHistogram(tuple(row[:-2]), row[-2], row[-1]) for row in torch.cat(tallies, 1).tolist()]
-
-
-class Axes:
-    """Which axis of each result holds its channels, as the operations pass it on."""
-
-    def __init__(self) -> None:
-        self._axis: dict[str, tuple[int, int]] = {}  # name -> (axis, number of axes)
-
-    def of(self, node: Node, tensor: Tensor) -> int:
-        """The axis of `node`'s channels: 1 after convolutions, the last one after linear layers."""
-        axes = tensor.dim()
-        before = next((self._axis[name] for name in node.inputs if name in self._axis), None)
-        if node.function in _CHANNELS_SECOND:
-            axis = min(1, axes - 1)
-        elif node.function in _CHANNELS_LAST:
-            axis = axes - 1
-        elif before is None or before[1] != axes:
-            axis = 1 if axes in (4, 5) else axes - 1
-        else:
-            axis = _moved(node, before[0], axes)
-        self._axis[node.name] = (axis, axes)
-        return axis
-
-
-def _moved(node: Node, axis: int, axes: int) -> int:
-    if node.function == "permute":
-        order = [place % axes for place in node.arguments["dims"]]
-        return order.index(axis)
-    if node.function in ("transpose", "swapaxes", "swapdims"):
-        one, other = (node.arguments[key] % axes for key in list(node.arguments)[:2])
-        return {one: other, other: one}.get(axis, axis)
-    return axis
+_NONLINEARITIES = ACTIVATION - {"glu", "abs", "square", "sin", "cos"}
+# These are exactly zero only where they are flat, a point at most excepted.
+_FLAT_AT_ZERO = frozenset(
+    {"relu", "relu6", "threshold", "clamp_min", "hardswish", "hardsigmoid", "gelu", "silu", "mish"}
+)
+# Where the slope is below 1e-3 of the largest: 1 - y² < 1e-3 for tanh, 4y(1 - y) = 1 - (2y - 1)² for sigmoid, y + 1 for
+# ELU, which comes to the lowest value within 1e-3.
+_FLAT_SLOPE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """What is kept of one layer's or activation function's result, on its device.
+    """What is kept of one result, on its device.
 
     Attributes:
+        node: the operation.
         count: its units.
-        seen: values looked at for each.
-        dead: for each unit whether it is; None for layers.
-        gram: products of the rows (a sample at a position) over the channels, `[rows, rows]`, sample by sample.
-        samples: how many samples the rows are from.
-        function: the operation.
+        seen: values of each, over samples and positions.
+        dead: for each unit, whether it is; None where units cannot be.
+        alike: mean cosine between two samples; NaN when there is one.
+        moment: second moments of a few rows (the units at one position of one sample), or the rows' products, which
+            have the same spectrum and may be fewer.
     """
 
+    node: Node
     count: int
     seen: int
     dead: Tensor | None
-    gram: Tensor
-    samples: int
-    function: str
+    alike: Tensor
+    moment: Tensor
 
 
 def has_units(node: Node) -> bool:
-    """Whether `node` is an activation function of one tensor, or a layer with weights."""
-    return node.function in _LAYERS or (node.function in ACTIVATION - {"glu"} and len(node.inputs) <= 2)
+    """Whether `node` is a function of one number, or a layer with weights."""
+    alone = len(node.inputs) == 1 or node.function == "prelu"
+    return node.function in _LAYERS or (node.function in _NONLINEARITIES and alone)
 
 
 @torch.no_grad()
@@ -132,75 +58,100 @@ def sketch(node: Node, tensor: Tensor, axis: int, batch: int | None) -> Sketch |
 
     Args:
         node: what made it.
-        tensor: the result.
-        axis: of its channels.
-        batch: samples in the batch; a first axis that is no multiple of it is no axis of samples.
+        tensor: the result; samples first.
+        axis: of its units.
+        batch: samples in the batch; a first axis several times as long holds parts of samples (windows, say).
     """
     values = tensor.detach()
     if values.dim() < 2 or axis == 0:
         return None
-    channels = values.shape[axis]
+    count = values.shape[axis]
+    whole = batch if batch is not None and values.shape[0] % batch == 0 else values.shape[0]
+    rows = _rows(values.movedim(axis, -1), whole)
+    flat = rows.flatten(1)
+    directions = flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1e-30)
+    # |Σu|² = Σ|u|² + Σ of the cosines of all ordered pairs; 0/0 = NaN for one sample.
+    pairs = directions.sum(0).square().sum() - directions.square().sum()
+    matrix = rows.flatten(0, 1)
+    moment = matrix @ matrix.mT if len(matrix) <= count else matrix.mT @ matrix
+    alike = pairs / torch.as_tensor(float(len(rows) * (len(rows) - 1)))
+    return Sketch(node, count, values.numel() // count, _dead(node, values, axis), alike, moment)
+
+
+def _rows(values: Tensor, samples: int) -> Tensor:
+    """A few evenly spaced positions of a few samples, ``[samples, positions, units]``; the largest element is one."""
+    values = values.reshape(samples, -1, values.shape[-1])
+    chosen = values[:: -(-samples // _SAMPLES)]
+    length = chosen.shape[1]
+    positions = min(length, max(1, _ROWS // len(chosen)))
+    # Multiples of the golden section are evenly spaced for any number of them.
+    step = coprime_step(length, round(0.618 * length))
+    where = torch.arange(positions, device=values.device) * step % length
+    rows = chosen[:, where].float()
+    return rows / rows.abs().amax().clamp_min(1e-30)
+
+
+def _dead(node: Node, values: Tensor, axis: int) -> Tensor | None:
     others = [place for place in range(values.dim()) if place != axis]
-    dead = None
-    if node.function in _DIES:
-        dead = (values.amax(others) == 0) & (values.amin(others) == 0)
-    rows, samples = _rows(values.movedim(axis, -1), batch)
-    gram = rows @ rows.mT
-    return Sketch(channels, values.numel() // channels, dead, gram, samples, node.function)
-
-
-def _rows(values: Tensor, batch: int | None) -> tuple[Tensor, int]:
-    """Evenly spaced positions of evenly spaced samples, as rows of channels, scaled so that the largest is one."""
-    channels = values.shape[-1]
-    whole = values.shape[0] if batch is None or values.shape[0] % batch else batch
-    values = values.reshape(whole, -1, channels)
-    samples = min(whole, _SAMPLES)
-    values = values[:: whole // samples][:samples]
-    positions = min(values.shape[1], max(1, _ROWS // samples))
-    rows = values[:, :: values.shape[1] // positions][:, :positions].reshape(-1, channels).float()
-    return rows / rows.abs().amax().clamp_min(1e-30), samples
-
-
-def units(sketches: list[tuple[Sketch, Tensor]]) -> list[Units]:
-    """The numbers of all sketches; each comes with evenly spaced elements of the same result."""
-    found = []
-    for part, values in sketches:
-        dead = () if part.dead is None else tuple(part.dead.nonzero().flatten().tolist())
-        found.append(Units(part.count, dead, part.seen, _saturated(part.function, values), _alike(part), _rank(part)))
-    return found
-
-
-def _saturated(function: str, values: Tensor) -> float | None:
-    if function == "tanh":
-        return float((values.abs() > _FLAT_TANH).float().mean())
-    if function == "sigmoid":
-        return float(((values - 0.5).abs() > _FLAT_SIGMOID).float().mean())
-    if function == "hardsigmoid":
-        return float(((values == 0) | (values == 1)).float().mean())
+    if node.function in _FLAT_AT_ZERO:
+        return (values.amax(others) == 0) & (values.amin(others) == 0)
+    if node.function in ("elu", "celu", "selu"):
+        lowest = -1.7580993408473766 if node.function == "selu" else -float(node.arguments.get("alpha", 1.0))
+        return values.amax(others) < lowest * (1 - _FLAT_SLOPE)
     return None
 
 
-def _alike(part: Sketch) -> float | None:
-    """Mean cosine between two samples: the products of rows at the same position, added up over positions."""
-    if part.samples < 2:
-        return None
-    positions = part.gram.shape[0] // part.samples
-    blocks = part.gram.view(part.samples, positions, part.samples, positions)
-    products = blocks.diagonal(dim1=1, dim2=3).sum(-1)
-    sizes = products.diagonal().clamp_min(0).sqrt()
-    cosines = products / (sizes[:, None] * sizes).clamp_min(1e-30)
-    apart = ~torch.eye(part.samples, dtype=torch.bool, device=cosines.device)
-    value = float(cosines[apart].mean())
+@torch.no_grad()
+def units(sketches: list[tuple[Sketch, Tensor]]) -> list[Units]:
+    """The numbers of all sketches, in two transfers; each comes with evenly spaced elements of its result."""
+    if not sketches:
+        return []
+    parts = [part for part, _ in sketches]
+    device = parts[0].moment.device
+    shares = [_saturated(part.node, values).to(device) for part, values in sketches]
+    numbers = torch.stack([torch.stack([part.alike.to(device) for part in parts]), torch.stack(shares), _ranks(parts)])
+    masks = torch.cat([part.dead.to(device) for part in parts if part.dead is not None] or [torch.zeros(0)]).tolist()
+    found, start = [], 0
+    for part, (alike, saturated, rank) in zip(parts, numbers.T.tolist(), strict=True):
+        length = 0 if part.dead is None else part.count
+        dead = tuple(i for i, is_dead in enumerate(masks[start : start + length]) if is_dead)
+        start += length
+        found.append(Units(part.count, dead, part.seen, _known(saturated), _known(alike), _known(rank)))
+    return found
+
+
+def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _rank(part: Sketch) -> float | None:
-    if not bool(torch.isfinite(part.gram).all()):
-        return None
-    values = torch.linalg.eigvalsh(part.gram.double()).clamp_min(0)
-    total = values.sum()
-    if float(total) == 0:
-        return 0.0
-    shares = values / total
-    entropy = -torch.special.xlogy(shares, shares).sum()
-    return float(entropy.exp()) / min(part.gram.shape[0], part.count)
+def _saturated(node: Node, values: Tensor) -> Tensor:
+    """Share of elements where a function that is flat on both sides is so; NaN for other functions."""
+    edge = math.sqrt(1 - _FLAT_SLOPE)
+    if node.function == "tanh":
+        flat = values.abs() > edge
+    elif node.function == "sigmoid":
+        flat = (2 * values - 1).abs() > edge
+    elif node.function == "hardsigmoid":
+        flat = (values == 0) | (values == 1)
+    else:
+        return torch.full((), math.nan)
+    return flat.float().mean()
+
+
+def _ranks(parts: list[Sketch]) -> Tensor:
+    """exp of the entropy of each spectrum, over the number of its values; NaN where a moment is not finite."""
+    ranks = torch.full((len(parts),), math.nan, device=parts[0].moment.device)
+    sizes: dict[int, list[int]] = {}
+    for i, part in enumerate(parts):
+        sizes.setdefault(len(part.moment), []).append(i)
+    for size, which in sizes.items():
+        moments = torch.stack([parts[i].moment.to(ranks.device) for i in which])
+        finite = torch.isfinite(moments).all(-1).all(-1)
+        values = torch.linalg.eigvalsh(moments.where(finite[:, None, None], 0)).clamp_min(0)
+        total = values.sum(-1, keepdim=True)
+        p = values / total.clamp_min(1e-30)
+        entropy = -torch.special.xlogy(p, p).sum(-1)
+        # No signal at all has no direction.
+        rank = (entropy.exp() / size).where(total[:, 0] > 0, 0).where(finite, math.nan)
+        ranks[torch.tensor(which, device=ranks.device)] = rank
+    return ranks

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from firstlight.graph import Graph, Node
 from firstlight.graph.record import Recording
 from firstlight.graph.vocabulary import REARRANGEMENT
+from firstlight.probe.axes import Axes
+from firstlight.probe.histograms import evenly, histograms
 from firstlight.probe.measurements import Measurements, NodeMeasurement, ParameterMeasurement
 from firstlight.probe.moments import MAXIMUM, MEAN, MINIMUM, NONFINITE, STD, ZEROS, fetch, moments
-from firstlight.probe.sketch import Axes, Sketch, evenly, has_units, histograms, sketch, units
+from firstlight.probe.sketch import Sketch, has_units, sketch, units
 
 
 @dataclass(slots=True)
