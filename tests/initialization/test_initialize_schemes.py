@@ -14,7 +14,6 @@ from firstlight.errors import FirstlightError
 from firstlight.graph import trace
 from firstlight.initialization import SCHEMES, Plan, apply, auto, lsuv, mup
 from firstlight.initialization.branches import branches
-from firstlight.initialization.orthogonal import orthonormal
 from firstlight.initialization.schemes import delta_orthogonal, truncated_normal
 from firstlight.models import small_cnn
 from firstlight.probe import probe
@@ -57,24 +56,6 @@ def test_a_truncated_normal_has_the_std_asked_for_and_no_outliers(dtype: torch.d
     bound = 2 * 0.02 / stats.truncnorm(-2, 2).std()
     assert float(weight.std()) == pytest.approx(0.02, rel=3e-3)
     assert float(weight.abs().max()) <= bound * (1 + 2**-8)
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (300, 130), (129, 129), (1, 1), (5, 1)])
-def test_orthonormal_columns(shape: tuple[int, int]) -> None:
-    q = orthonormal(torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
-    torch.testing.assert_close(q.mT @ q, torch.eye(shape[1], dtype=torch.float64), atol=1e-13, rtol=0)
-
-
-def test_orthogonal_matrices_are_uniform_over_the_group() -> None:
-    """Every row and column of a uniform Q is uniform on the sphere: (1 + q) / 2 is Beta((n-1)/2, (n-1)/2)."""
-    generator = torch.Generator().manual_seed(0)
-    made = torch.stack([orthonormal(torch.randn(5, 5, generator=generator, dtype=torch.float64)) for _ in range(600)])
-    for i, j in ((0, 0), (4, 4), (0, 4), (4, 0), (2, 3)):
-        assert stats.kstest((1 + made[:, i, j].numpy()) / 2, stats.beta(2, 2).cdf).pvalue > 1e-3
-    trace_ = made.diagonal(dim1=1, dim2=2).sum(1)  # moments of the trace of O(5): 0 and 1
-    assert abs(float(trace_.mean())) < 4 / math.sqrt(600)
-    assert float(trace_.square().mean()) == pytest.approx(1, abs=4 * math.sqrt(2 / 600))
-    assert float(torch.linalg.det(made).mean()) == pytest.approx(0, abs=4 / math.sqrt(600))
 
 
 def test_three_hundred_delta_orthogonal_layers_keep_the_norm() -> None:
