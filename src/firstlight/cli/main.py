@@ -20,6 +20,9 @@ _COMMANDS = {
     "audit": "Are these constants right for this data?",
     "predict": "What signal and gradient every operation of a network should have, before it runs.",
     "init": "Initialize a network from its graph and say why each weight starts as it does.",
+    "check": "Three steps on a copy: does the signal flow, and if not, what is the culprit, the cause and the fix?",
+    "explain": "A rule of check: what it measures, what is expected and why, what mends it.",
+    "lecture": "Every claim and figure of the lecture, regenerated from real runs as one page.",
 }
 
 

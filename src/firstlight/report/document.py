@@ -94,7 +94,7 @@ class Series:
         label: shown beside its last value; empty for none.
         tone: a colour by name: "blue", "orange", "green", "red", "violet", "gray".
         y: one value for each x.
-        style: "line", "dashed" or "points".
+        style: "line", "dashed", "points" or "rings".
         low, high: a band around it, one value for each x; empty for none.
     """
 

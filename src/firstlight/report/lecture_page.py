@@ -87,12 +87,16 @@ def _summary(claims: Sequence[Claim]) -> tuple[str, str]:
 
 
 def _overview(chapters: Sequence[ChapterPage], data: str) -> tuple[Block, ...]:
-    rows = tuple((f"{c.number}  {c.title}", claim.text, claim.verdict) for c in chapters for claim in c.claims)
+    rows = tuple(
+        ("" if k else f"{c.number}. {c.title}", claim.text, claim.verdict)
+        for c in chapters
+        for k, claim in enumerate(c.claims)
+    )
     return (
         Text(
             "Before the first step of training, two choices decide whether there will be a second: what is done to the "
             "pixels, and what numbers the weights start from. Every figure below was computed for this page, on "
-            f"{data}. Lines are what theory says before anything runs; points are what was measured."
+            f"{data}. Lines are what theory says before anything runs; points and rings are what was measured."
         ),
         Table(("chapter", "claim", "verdict of this run"), rows),
     )

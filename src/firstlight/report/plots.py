@@ -9,7 +9,7 @@ from firstlight.report.charts import decade, figure
 from firstlight.report.document import Plot, Series, number, visible
 
 _W, _H = 860, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 150, 24, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 176, 24, 38
 _APART = 14  # between the names of two series
 
 Scale = Callable[[float], float]
@@ -18,7 +18,8 @@ Point = tuple[float, float]
 
 def plot(chart: Plot) -> Markup:
     """All series on common axes, each with its name at the right end."""
-    values = [v for s in chart.series for part in (s.y, s.low, s.high) for v in part if _shown(v, chart.log)]
+    every = [v for s in chart.series for part in (s.y, s.low, s.high) for v in part]
+    values = [v for v in every if v is not None and _shown(v, chart.log)]
     if not values:
         return figure(Markup(""), chart.caption + " Nothing to draw.", "")
     x = _linear(min(chart.x), max(chart.x), _LEFT + 10, _W - _RIGHT - 10)
@@ -49,9 +50,10 @@ def plot(chart: Plot) -> Markup:
 
 def _drawn(chart: Plot, series: Series, x: Scale, y: Scale) -> str:
     tone = _text(series.tone)
-    if series.style == "points":
+    if series.style in ("points", "rings"):
+        kind = "fill" if series.style == "points" else "ring"
         return "".join(
-            f'<circle class="fill {tone}" cx="{x(a):.1f}" cy="{y(v):.1f}" r="4">'
+            f'<circle class="{kind} {tone}" cx="{x(a):.1f}" cy="{y(v):.1f}" r="4">'
             f"<title>{_text(series.label)} {number(a, 4).rstrip('0').rstrip('.')}: {number(v, 4)}</title></circle>"
             for a, v in zip(chart.x, series.y, strict=True)
             if v is not None and _shown(v, chart.log)

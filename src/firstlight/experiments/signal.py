@@ -1,0 +1,192 @@
+"""One network's signal, predicted before a weight is drawn and measured after, layer by layer."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+import firstlight as fl
+from firstlight.graph import trace
+from firstlight.initialization import SCHEMES, Plan, apply
+from firstlight.probe import probe
+from firstlight.report.document import Bars, Block, Plot, Series, Table, number
+
+BINS, SATURATED = 41, 0.99
+MARKS = "Line, with its band: predicted. Measured with white noise: points; with images: rings."
+
+
+Overrides: TypeAlias = dict[str, dict[str, Any]]
+
+
+def draw(
+    model: nn.Module,
+    example: Tensor,
+    scheme: str,
+    seed: int,
+    std: float | None = None,
+    *,
+    overrides: Overrides | None = None,
+) -> nn.Module:
+    """`model` with weights of a scheme; of one std everywhere, or with `overrides`, where that is given."""
+    fl.initialize(model, example, scheme=scheme, seed=seed, overrides=overrides or _override(std))
+    return model
+
+
+def signal(
+    build: Callable[[], nn.Sequential], inputs: dict[str, Tensor], scheme: str, seed: int, std: float | None = None
+) -> dict[str, Any]:
+    """Predict and measure the standard deviation of every activation, and of the gradient by it.
+
+    The loss is a random direction in the outputs, so that the gradient by the outputs is white noise of size one, as
+    the prediction takes it. The network is never built twice: it is drawn straight into memory from its plan.
+
+    Args:
+        build: the network; linear layers, each followed by an activation.
+        inputs: batches by name, of one shape; mean 0 and mean square 1.
+        scheme, seed, std: of the weights; see `draw`.
+
+    Returns:
+        Lists with one entry per activation, under "predicted", "band", "predicted gradient", "gradient band",
+        and under "measured" and "measured gradient" by the name of the batch; of the last batch "histograms",
+        "gradient histograms", the share of "saturated" activations and the std of the gradient "by weight".
+    """
+    with torch.device("meta"):
+        model = build()
+    example = next(iter(inputs.values()))
+    graph = trace(model, example.to("meta"))
+    plan: Plan = SCHEMES[scheme](graph).override(_override(std) or {})
+    foreseen = fl.predict(model, example, plan=plan, graph=graph)
+    layers = [node for node in foreseen.nodes if node.op in ("tanh", "relu")]
+    sums = [node for node in foreseen.nodes if node.op == "linear"]
+    apply(plan, model, seed=seed, device="cpu")
+    measured, gradients = {}, {}
+    for name, batch in inputs.items():
+        seen = {node.name: node for node in probe(model, batch, loss=_direction(seed)).nodes}
+        measured[name] = [seen[layer.name].forward_std for layer in layers]
+        gradients[name] = [seen[layer.name].gradient_std or 0.0 for layer in layers]
+    return {
+        "std": std,
+        "predicted": [node.forward_std for node in layers],
+        "band": [node.band for node in layers],
+        "measured": measured,
+        "predicted gradient": [node.backward_std or 0.0 for node in layers],
+        "gradient band": [node.backward_band for node in layers],
+        "measured gradient": gradients,
+        "predicted saturated": [_saturated(node.forward_second_moment) for node in sums],
+        **_looked_into(model, batch, seed),
+    }
+
+
+def _override(std: float | None) -> Overrides | None:
+    return None if std is None else {"*.weight": {"std": std}}
+
+
+def _direction(seed: int) -> Callable[[Tensor], Tensor]:
+    def random_direction(output: Tensor) -> Tensor:
+        return (output * torch.randn(output.shape, generator=torch.Generator().manual_seed(seed + 1))).sum()
+
+    return random_direction
+
+
+def _looked_into(model: nn.Sequential, batch: Tensor, seed: int) -> dict[str, Any]:
+    """Histograms of what each activation gives and of the gradient by it; how many are saturated; weight gradients."""
+    kept: list[Tensor] = []
+    value = batch
+    for layer in model:
+        value = layer(value)
+        if not isinstance(layer, nn.Linear):
+            value.retain_grad()
+            kept.append(value)
+    _direction(seed)(value).backward()
+    gradients = [v.grad for v in kept if v.grad is not None]
+    reach = 4 * max(float(g.std()) for g in gradients) or 1.0
+    by_weight = [
+        float(p.grad.std()) for name, p in model.named_parameters() if name.endswith("weight") and p.grad is not None
+    ]
+    model.zero_grad(set_to_none=True)
+    return {
+        "histograms": [_histogram(v, 1.0) for v in kept],
+        "gradient reach": reach,
+        "gradient histograms": [_histogram(g, reach) for g in gradients],
+        "saturated": [float((v.detach().abs() > SATURATED).float().mean()) for v in kept],
+        "by weight": by_weight,
+    }
+
+
+def _saturated(second_moment: float) -> float:
+    """P(|tanh z| > 0.99) for z from N(0, second moment)."""
+    return math.erfc(math.atanh(SATURATED) / math.sqrt(2 * second_moment)) if second_moment > 0 else 0.0
+
+
+def _histogram(values: Tensor, reach: float) -> list[float]:
+    """Shares of the values in equal bins from -reach to reach; what lies outside counts at the ends."""
+    clipped = values.detach().float().flatten().clamp(-reach, reach)
+    counts = torch.histc(clipped, BINS, -reach, reach)
+    return [round(float(c), 5) for c in counts / counts.sum()]
+
+
+def _edges(reach: float) -> tuple[float, ...]:
+    return tuple(-reach + 2 * reach * k / BINS for k in range(BINS + 1))
+
+
+def histogram_blocks(numbers: dict[str, Any], name: str, batch: str) -> list[Block]:
+    """Two rows of panels: activations in blue, gradients in orange."""
+    forward = tuple(
+        (f"layer {k}, std {number(s, 2)}", "blue", tuple(h))
+        for k, (h, s) in enumerate(zip(numbers["histograms"], numbers["measured"][batch], strict=True), 1)
+    )
+    backward = tuple(
+        (f"layer {k}, std {number(s, 2)}", "orange", tuple(h))
+        for k, (h, s) in enumerate(
+            zip(numbers["gradient histograms"], numbers["measured gradient"][batch], strict=True), 1
+        )
+    )
+    reach = numbers["gradient reach"]
+    return [
+        Bars(_edges(1.0), forward, f"Activations with {name}, between -1 and 1.", small=True),
+        Bars(
+            _edges(reach), backward, f"The gradient by them, between {number(-reach, 2)} and {number(reach, 2)}. It "
+            "arrives at the last layer with std 1 and travels to the first.", small=True,
+        ),
+    ]  # fmt: skip
+
+
+def signal_plot(series: Sequence[tuple[str, str, dict[str, Any]]], what: str, caption: str, *, log: bool) -> Plot:
+    """Predicted lines with bands, measured points.
+
+    Args:
+        series: (label, tone, numbers of `signal`).
+        what: "activation" or "gradient".
+        caption: of the figure.
+        log: decades.
+    """
+    suffix = "" if what == "activation" else " gradient"
+    band = "band" if what == "activation" else "gradient band"
+    drawn: list[Series] = []
+    for label, tone, numbers in series:
+        line = numbers[f"predicted{suffix}"]
+        low = tuple(v / (1 + b) ** 0.5 for v, b in zip(line, numbers[band], strict=True))
+        high = tuple(v * (1 + b) ** 0.5 for v, b in zip(line, numbers[band], strict=True))
+        drawn.append(Series(label, tone, tuple(line), "line", low, high))
+        marks = zip(("points", "rings"), numbers[f"measured{suffix}"].values(), strict=True)
+        drawn += [Series("", tone, tuple(values), mark) for mark, values in marks]
+    depth = len(series[0][2]["predicted"])
+    axis = "standard deviation of the activations" if what == "activation" else "standard deviation of the gradient"
+    return Plot(tuple(float(k + 1) for k in range(depth)), tuple(drawn), axis, "layer", caption, log)
+
+
+def signal_table(numbers: dict[str, Any], caption: str) -> Table:
+    """Prediction and measurement of every layer."""
+    names = list(numbers["measured"])
+    rows = []
+    for k, (p, b, g) in enumerate(
+        zip(numbers["predicted"], numbers["band"], numbers["predicted gradient"], strict=True)
+    ):
+        measured = [number(numbers["measured"][name][k]) for name in names]
+        gradients = [number(numbers["measured gradient"][name][k]) for name in names]
+        saturated = f"{numbers['saturated'][k]:.1%}"
+        rows.append((str(k + 1), number(p), f"{(1 + b) ** 0.5 - 1:.0%}", *measured, number(g), *gradients, saturated))
+    head = ("layer", "std predicted", "±", *names, "gradient predicted", *names, "|h| > 0.99")
+    return Table(head, tuple(rows), frozenset(range(len(head))), caption, folded=True)
