@@ -37,14 +37,14 @@ def trace(model: nn.Module, example: Any) -> Graph:
         try:
             return export(on_meta(model).train(), to_meta(args), to_meta(kwargs), how="torch.export on meta")
         except Exception as error:
-            reasons.append(_reason(error))
+            reasons.append(reason(error))
         with untouched(model):
             model.train()
             if not any(sign in reasons[0] for sign in _NEEDS_VALUES):
                 try:
                     return export(model, args, kwargs, how=f"torch.export with fake tensors, not on meta: {reasons[0]}")
                 except Exception as error:
-                    reasons.append(_reason(error))
+                    reasons.append(reason(error))
             return _recorded(model, args, kwargs, reasons[-1])
 
 
@@ -58,7 +58,7 @@ def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 def does_not_run(error: BaseException, call: str) -> FirstlightError:
     """The error to raise when the model itself raised `error` in `call`."""
     return FirstlightError(
-        f"the model does not run on this batch in train mode: {_reason(error)}",
+        f"the model does not run on this batch in train mode: {reason(error)}",
         "call model.train() and then the model on the batch yourself; two or more samples of the size it was built for "
         "are what most models want",
         slug="model-does-not-run",
@@ -85,7 +85,7 @@ def call_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     )
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first line of an error that says something, without torch's pages of advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else ""
