@@ -1,0 +1,71 @@
+"""FL106."""
+
+from collections.abc import Iterator
+
+import torch
+
+from firstlight.diagnosis.case import Case, NotChecked
+from firstlight.diagnosis.door import converts_itself, normalizes_itself
+from firstlight.diagnosis.finding import Finding
+from firstlight.diagnosis.rule import Rule
+
+
+class WrongDtype(Rule):
+    """The images are of a number type that the network does not compute in.
+
+    **Measured.** The type of the images and of the first floating-point parameter, and whether the network converts its
+    input by itself.
+
+    **Expected.** The same type (float32, or what autocast makes of it). Integers are pixels as they lie in files:
+    without a conversion PyTorch refuses them (``expected … Byte but found Float``), and with a bare ``.float()`` they
+    arrive as 0…255. float64 is what NumPy makes of ``array / 255``; the network then refuses them, or, if it was
+    converted as well, computes at a fraction of the speed.
+
+    **Usual causes.** ``torch.from_numpy`` on uint8 or float64 arrays; ``PILToTensor`` where ``ToTensor`` was meant.
+
+    **Mends it.** ``images.float() / 255`` and the normalization; ``array.astype("float32")``.
+    """
+
+    code = "FL106"
+    name = "wrong-dtype"
+
+    def examine(self, case: Case) -> Iterator[Finding]:
+        """At most one finding."""
+        images = case.images
+        if images is None:
+            raise NotChecked("no input is a batch of images with four axes")
+        weights = next((p.dtype for p in case.model.parameters() if p.is_floating_point()), None)
+        if weights is None:
+            raise NotChecked("the network has no floating-point parameter")
+        kind, meant = (str(dtype).removeprefix("torch.") for dtype in (images.dtype, weights))
+        evidence = f"the images are {kind}, the parameters {meant}"
+        if not images.is_floating_point():
+            if normalizes_itself(case):
+                return
+            full = 65535 if images.dtype in (torch.uint16, torch.int32) and images.max() > 255 else 255
+            yield self.finding(
+                "warn" if converts_itself(case) else "fail",
+                "input",
+                f"the images are {kind}, {int(images.min())}…{int(images.max())}, and not {meant}",
+                evidence=f"{evidence}; integers are pixels before any scaling",
+                cause="the images were not converted: PILToTensor or from_numpy without a scaling to 0…1",
+                fix=f"images = images.to(torch.{meant}) / {full}, then the normalization",
+            )
+        elif images.dtype != weights and case.measured is None:
+            yield self.finding(
+                "fail",
+                "input",
+                f"the images are {kind}, the network computes in {meant}",
+                evidence=f"{evidence}, and the network did not run",
+                cause="NumPy computes in float64 unless told otherwise" if kind == "float64" else "a cast is missing",
+                fix=f"images = images.to(torch.{meant})",
+            )
+        elif images.dtype == weights == torch.float64:
+            yield self.finding(
+                "note",
+                "input",
+                "images and network are float64",
+                evidence=f"{evidence}; float32 takes half the memory, and on GPUs it is many times as fast",
+                cause="NumPy computes in float64 unless told otherwise",
+                fix="model.float(); images = images.float()",
+            )
