@@ -15,9 +15,9 @@ Loss = Callable[..., Tensor]
 def evaluate(output: Any, labels: Tensor | None, loss: Loss | None) -> tuple[Tensor, str]:
     """The loss of a batch as a scalar, and its kind in words.
 
-    Without a `loss`: what the model itself returns as ``"loss"`` in a mapping, or the sum of a mapping of scalars; cross-entropy when
-    there are integer labels and every output is logits for them; otherwise half the mean squared distance to a fixed
-    random target, which has a gradient everywhere and means nothing else.
+    Without a `loss`: what the model itself returns as ``"loss"`` in a mapping, or the sum of a mapping of scalars;
+    cross-entropy when there are integer labels and every output is logits for them; otherwise half the mean squared
+    distance to a fixed random target, which has a gradient everywhere and means nothing else.
 
     Raises:
         FirstlightError: slug ``loss-does-not-fit``, when the loss cannot be computed or is no finite-size scalar.

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import math
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from firstlight import __version__
 from firstlight.diagnosis import SEVERITIES, Diagnosis, Finding, Severity, all_rules
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def check_dict(subject: str, diagnosis: Diagnosis, case: "Case") -> dict[str, An
     run, prediction = case.measured, case.prediction
     value = {
         "format": "firstlight.check/1",
-        "firstlight": __version__,
+        "firstlight": version("firstlight"),
         "subject": subject,
         "ok": not any(finding.severity == "fail" for finding in diagnosis.findings),
         "findings": [dataclasses.asdict(finding) for finding in diagnosis.findings],
@@ -102,7 +102,7 @@ def sarif(diagnosis: Diagnosis) -> str:
                 "tool": {
                     "driver": {
                         "name": "firstlight",
-                        "version": __version__,
+                        "version": version("firstlight"),
                         "rules": [
                             {
                                 "id": rule.code,
