@@ -1,0 +1,72 @@
+"""Healthy networks: one of each of timm's families, torchvision's classifiers, on correctly normalized photographs."""
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import theory_zoo
+from faults.architectures import Architecture
+from faults.photographs import crops
+from faults.setting import Setting, normalized
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# One of each of torchvision's families, the smallest.
+TORCHVISION = (
+    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
+    "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf",
+    "resnet18", "resnet50", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11",
+    "vgg11_bn", "vit_b_16", "wide_resnet50_2",
+)  # fmt: skip
+# What torchvision's own code cannot run at another size.
+_FIXED = {"inception_v3": 299, "maxvit_t": 224, "vit_b_16": 224}
+
+
+def names() -> list[str]:
+    """Every model, ``timm:NAME`` or ``torchvision:NAME``."""
+    return [f"timm:{name}" for name in theory_zoo.families()] + [f"torchvision:{name}" for name in TORCHVISION]
+
+
+def healthy(name: str, size: int, batch: int, seed: int) -> Setting:
+    """A network as its code draws it, photographs, random labels, cross-entropy, AdamW."""
+    torch.manual_seed(seed)
+    library, _, model_name = name.partition(":")
+    declared: dict[str, Any] = {"mean": MEAN, "std": STD}
+    if library == "timm":
+        import timm
+
+        model, side = theory_zoo.build(model_name, size)
+        found = timm.get_pretrained_cfg(model_name)
+        if found and len(found.mean) == 3:
+            declared = {"mean": tuple(found.mean), "std": tuple(found.std)}
+    else:
+        import torchvision
+
+        builder = torchvision.models.get_model_builder(model_name)
+        model, side = builder(weights=None), _FIXED.get(model_name, max(size, 64))
+    pixels = np.asarray(crops(batch, side, seed))
+    classes = _classes(model, side)
+    labels = torch.randint(classes, (batch,), generator=torch.Generator().manual_seed(seed))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    architecture = Architecture(nn.Identity, frozenset(), "", "", ())
+    images = normalized(pixels, declared["mean"], declared["std"])
+    return Setting(architecture, model.train(), pixels, images, labels, _loss, optimizer, declared)
+
+
+def _classes(model: nn.Module, side: int) -> int:
+    with torch.no_grad():
+        output = model.eval()(torch.zeros(2, 3, side, side))
+    return int(_main(output).shape[1])
+
+
+def _main(output: Any) -> torch.Tensor:
+    return output if isinstance(output, torch.Tensor) else output[0]
+
+
+def _loss(output: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy, with auxiliary heads at 0.3 as their papers have it."""
+    main = nn.functional.cross_entropy(_main(output), labels)
+    rest = [] if isinstance(output, torch.Tensor) else [t for t in output[1:] if t is not None]
+    return functools.reduce(lambda total, aux: total + 0.3 * nn.functional.cross_entropy(aux, labels), rest, main)

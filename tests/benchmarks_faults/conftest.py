@@ -1,0 +1,6 @@
+"""The benchmarks are programs, not part of the package: make their folder importable."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
