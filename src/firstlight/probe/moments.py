@@ -18,10 +18,13 @@ def moments(tensor: Tensor) -> Tensor:
     """Mean, standard deviation (over n), minimum, maximum, count of zeros and count of non-finite elements.
 
     Returns:
-        Six numbers in float64 on the tensor's device; infinities and NaN are in the first four as they come.
+        Six numbers in float64 on the tensor's device; infinities and NaN are in the first four as they come. Zeros for
+        a tensor without elements.
     """
     flat = in_memory_order(tensor)
     flat = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
+    if flat.numel() == 0:
+        return torch.zeros(6, dtype=torch.float64, device=flat.device)
     smallest, largest = flat.aminmax()
     mean, std = _mean_and_std(flat, smallest, largest)
     zeros, nonfinite = flat.numel() - torch.count_nonzero(flat), _nonfinite(flat, smallest, largest)
@@ -50,7 +53,14 @@ def _mean_and_std(flat: Tensor, smallest: Tensor, largest: Tensor) -> tuple[Tens
 
 
 def _from_sums(flat: Tensor, accumulate: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Var(x) = E[x²] - E[x]², from sums of short rows that are added up in double precision.
+    """Var(x) = E[x²] - E[x]²."""
+    total, squares = _sums(flat, accumulate)
+    mean = total / flat.numel()
+    return mean, (squares / flat.numel() - mean.square()).clamp_min(0).sqrt()
+
+
+def _sums(flat: Tensor, accumulate: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Sum and sum of squares, from short rows that are added up in double precision.
 
     One long sum of squares in single precision is off by 1e-4 and more for ten million elements; rows of a thousand are
     off by 1e-9 on the whole, and as fast.
@@ -59,8 +69,7 @@ def _from_sums(flat: Tensor, accumulate: torch.dtype) -> tuple[Tensor, Tensor]:
     rows, rest = flat[:whole].view(-1, _ROW), flat[whole:].double()
     total = rows.sum(1, dtype=accumulate).double().sum() + rest.sum()
     squares = torch.linalg.vector_norm(rows, dim=1, dtype=accumulate).double().square().sum() + rest.square().sum()
-    mean = total / flat.numel()
-    return mean, (squares / flat.numel() - mean.square()).clamp_min(0).sqrt()
+    return total, squares
 
 
 def _nonfinite(flat: Tensor, smallest: Tensor, largest: Tensor) -> Tensor:
@@ -70,10 +79,20 @@ def _nonfinite(flat: Tensor, smallest: Tensor, largest: Tensor) -> Tensor:
     return torch.count_nonzero(~torch.isfinite(flat))
 
 
+@torch.no_grad()
 def root_mean_square(tensor: Tensor) -> Tensor:
-    """In float64, on the tensor's device."""
+    """Square root of the mean of squares; 0 without elements. In float64, on the tensor's device."""
     flat = in_memory_order(tensor)
-    return torch.linalg.vector_norm(flat, dtype=torch.float64) / max(flat.numel(), 1) ** 0.5
+    flat = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
+    if flat.device.type != "cpu":
+        return _size(flat, torch.float64)
+    size = _size(flat, flat.dtype)
+    return size if _SMALL < float(size) < _LARGE else _size(flat.double(), torch.float64)
+
+
+def _size(flat: Tensor, accumulate: torch.dtype) -> Tensor:
+    _, squares = _sums(flat, accumulate)
+    return (squares / max(flat.numel(), 1)).sqrt()
 
 
 def fetch(tensors: list[Tensor]) -> list[list[float]]:

@@ -1,12 +1,13 @@
 """Run a network once on a real batch, forward and backward, and measure every operation on the way."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from firstlight.graph import Graph, call_arguments, record, untouched
-from firstlight.graph.record import Recording
+from firstlight.graph import Graph, Node, call_arguments, record, untouched
+from firstlight.graph.record import Observer, Recording
 from firstlight.graph.trace import does_not_run
 from firstlight.probe.losses import Loss, evaluate
 from firstlight.probe.measurements import Measurements
@@ -42,17 +43,22 @@ def probe(
         model.train()
         clear_gradients(model)
         watch = Watch()
-        recording = watched(model, batch, watch, "probe(model, batch)")
+        recording = watched(model, batch, [watch], "probe(model, batch)")
         value, kind = evaluate(recording.result, labels, loss)
         differentiate(value, "probe(model, batch)")
         return watch.measurements(model, graph, recording, value, kind)
 
 
-def watched(model: nn.Module, batch: Any, watch: Watch, call: str) -> Recording:
+def watched(model: nn.Module, batch: Any, observers: Sequence[Observer], call: str) -> Recording:
     """One forward pass under the recorder."""
     args, kwargs = call_arguments(batch)
+
+    def observe(node: Node, tensor: Tensor) -> None:
+        for observer in observers:
+            observer(node, tensor)
+
     try:
-        return record(model, args, kwargs, observe=watch, how="recorded by a probe")
+        return record(model, args, kwargs, observe=observe, how="recorded by a probe")
     except Exception as error:
         raise does_not_run(error, call) from error
 

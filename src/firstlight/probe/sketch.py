@@ -93,12 +93,16 @@ def _rows(values: Tensor, samples: int) -> Tensor:
 
 def _dead(node: Node, values: Tensor, axis: int) -> Tensor | None:
     others = [place for place in range(values.dim()) if place != axis]
-    if node.function in _FLAT_AT_ZERO:
+    if node.function in _FLAT_AT_ZERO or _is_relu6(node):
         return (values.amax(others) == 0) & (values.amin(others) == 0)
     if node.function in ("elu", "celu", "selu"):
         lowest = -1.7580993408473766 if node.function == "selu" else -float(node.arguments.get("alpha", 1.0))
         return values.amax(others) < lowest * (1 - _FLAT_SLOPE)
     return None
+
+
+def _is_relu6(node: Node) -> bool:
+    return node.function == "hardtanh" and node.arguments["min_val"] == 0
 
 
 @torch.no_grad()
@@ -133,6 +137,8 @@ def _saturated(node: Node, values: Tensor) -> Tensor:
         flat = (2 * values - 1).abs() > edge
     elif node.function == "hardsigmoid":
         flat = (values == 0) | (values == 1)
+    elif node.function == "hardtanh" and not _is_relu6(node):
+        flat = (values == node.arguments["min_val"]) | (values == node.arguments["max_val"])
     else:
         return torch.full((), math.nan)
     return flat.float().mean()

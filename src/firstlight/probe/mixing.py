@@ -1,0 +1,106 @@
+"""Whether the samples of a batch influence each other."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from firstlight.graph import Node, call_arguments, record
+from firstlight.graph.trace import reason
+from firstlight.graph.untouched import kept_random
+from firstlight.probe.histograms import evenly
+from firstlight.probe.moments import fetch
+from firstlight.probe.run import Mixing
+from firstlight.probe.samples import batch_size, chosen
+
+# How many samples the two passes have.
+_MANY, _FEW = 3, 2
+
+
+def find_mixing(model: nn.Module, batch: Any) -> Mixing | str:
+    """Run a sample twice in different company, and compare what becomes of it.
+
+    The two passes also differ in how many samples they have, so that the axis of samples is the one that changes.
+
+    Args:
+        model: in eval mode, where batch normalization and dropout treat each sample alone.
+        batch: as the model takes it.
+
+    Returns:
+        What was found, or why nothing could be.
+    """
+    size = batch_size(batch)
+    if size is None:
+        return "the batch has no axis of samples"
+    if size == 1 and not any(isinstance(t, Tensor) and t.is_floating_point() for t in tree_leaves(batch)):
+        return "there is only one sample"
+    try:
+        many = _followed(model, chosen(batch, size, [k % size for k in range(_MANY)], flipped=False), _MANY)
+        few = _followed(model, chosen(batch, size, [0, size - 1], flipped=True), _FEW)
+    except _DrawsNumbers:
+        return "the model draws random numbers in eval mode"
+    except Exception as error:
+        return f"in eval mode with {_MANY} or {_FEW} samples, {reason(error)}"
+    pairs = [(name, *pair) for name, firsts in many.items() if (pair := _paired(firsts, few.get(name, {}))) is not None]
+    if not pairs:
+        return "no operation has an axis of samples"
+    return _compared(pairs, _rounding(model))
+
+
+class _DrawsNumbers(Exception):
+    pass
+
+
+_Firsts = dict[tuple[int | None, ...], Tensor]  # shape, with None for the axis of samples -> the first sample's values
+
+
+@torch.no_grad()
+def _followed(model: nn.Module, batch: Any, samples: int) -> dict[str, _Firsts]:
+    """What becomes of the first sample, by node, for each axis that could be the samples'."""
+    firsts: dict[str, _Firsts] = {}
+
+    def see(node: Node, tensor: Tensor) -> None:
+        if not tensor.is_floating_point():
+            return
+        axes = [axis for axis, length in enumerate(tensor.shape) if length == samples]
+        firsts[node.name] = {
+            (*tensor.shape[:axis], None, *tensor.shape[axis + 1 :]): evenly(tensor.narrow(axis, 0, 1)) for axis in axes
+        }
+
+    args, kwargs = call_arguments(batch)
+    with kept_random():
+        before = _random_state()
+        recording = record(model, args, kwargs, observe=see, how="recorded by a probe")
+        if not all(map(torch.equal, before, _random_state())):
+            raise _DrawsNumbers
+    graph = recording.graph
+    drafts = {final: draft for draft, final in recording.names.items()}
+    return {node.name: firsts.get(drafts[node.name], {}) for node in graph.operations if node.name in graph.signal}
+
+
+def _random_state() -> list[Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+
+
+def _paired(one: _Firsts, other: _Firsts) -> tuple[Tensor, Tensor] | None:
+    """The first sample's values in both passes, where exactly one axis can be the samples'."""
+    both = [shape for shape in one if shape in other]
+    return (one[both[0]], other[both[0]]) if len(both) == 1 else None
+
+
+def _compared(pairs: list[tuple[str, Tensor, Tensor]], rounding: float) -> Mixing | str:
+    numbers = fetch([torch.stack([(a - b).abs().amax(), torch.maximum(a.abs(), b.abs()).amax()]) for _, a, b in pairs])
+    for (name, _, _), (difference, size) in zip(pairs, numbers, strict=True):
+        change = difference / size if size else 0.0
+        if change > rounding:
+            return Mixing(name, change)
+        if change != change:
+            return f"{name} is not finite in eval mode"
+    return Mixing(None)
+
+
+def _rounding(model: nn.Module) -> float:
+    """The relative change that another order of summation can make, deep in a network."""
+    exact = all(p.device.type == "cpu" and p.dtype in (torch.float32, torch.float64) for p in model.parameters())
+    return 1e-3 if exact else 3e-2

@@ -1,0 +1,57 @@
+"""A batch, whatever its structure, as samples that can be counted, copied and chosen."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+
+def batch_size(batch: Any) -> int | None:
+    """How many samples there are: the first axis of the first tensor, or the length of a list of images.
+
+    None where the batch begins with something else.
+    """
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.dim() else None
+    if isinstance(batch, Mapping):
+        return batch_size(next(iter(batch.values()), None))
+    if isinstance(batch, list | tuple) and batch:
+        # A tuple holds arguments; a list of images, each without an axis of samples, is one argument.
+        first = batch[0]
+        images = isinstance(batch, list) and isinstance(first, Tensor) and first.dim() == 3
+        return len(batch) if images else batch_size(first)
+    return None
+
+
+def copied(batch: Any) -> Any:
+    """The same batch in memory of its own, which a model may overwrite."""
+    return tree_map(lambda leaf: _copy(leaf) if isinstance(leaf, Tensor) else leaf, batch)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+
+def chosen(batch: Any, size: int, which: Sequence[int], flipped: bool) -> Any:
+    """The samples `which` of a batch of `size`; all but the first with their sign flipped, if so asked.
+
+    What has no axis (or list) of that length is left as it is.
+    """
+    if isinstance(batch, Tensor):
+        if batch.dim() == 0 or len(batch) != size:
+            return batch
+        parts = [_flip(batch[i : i + 1]) if flipped and k else batch[i : i + 1] for k, i in enumerate(which)]
+        return torch.cat(parts)
+    if isinstance(batch, Mapping):
+        return {key: chosen(value, size, which, flipped) for key, value in batch.items()}
+    if isinstance(batch, list) and len(batch) == size and all(isinstance(x, Tensor | Mapping) for x in batch):
+        return [tree_map(_flip, batch[i]) if flipped and k else batch[i] for k, i in enumerate(which)]
+    if isinstance(batch, list | tuple):
+        return type(batch)(chosen(value, size, which, flipped) for value in batch)
+    return batch
+
+
+def _flip(leaf: Any) -> Any:
+    return -leaf if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
