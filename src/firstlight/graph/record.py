@@ -7,6 +7,7 @@ computes exactly what it would without the recorder, gradients included, and the
 ``torch.export`` gives them.
 """
 
+import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -178,7 +179,12 @@ def _source() -> str | None:
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_name != "record":
         path = frame.f_code.co_filename
-        if path != __file__ and not path.startswith("<") and TORCH not in Path(path).parents:
+        if path != __file__ and not _is_torch(path):
             return f"{path}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+@functools.cache
+def _is_torch(path: str) -> bool:
+    return path.startswith("<") or TORCH in Path(path).parents
