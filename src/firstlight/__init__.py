@@ -22,6 +22,7 @@ _HOME = {
     "predict": "firstlight.workflows",
     "initialize": "firstlight.workflows",
     "check": "firstlight.workflows",
+    "compare": "firstlight.workflows",
     "prepare": "firstlight.workflows",
 }
 
@@ -32,6 +33,7 @@ __all__ = [
     "audit",
     "audit_init",
     "check",
+    "compare",
     "fit",
     "initialize",
     "open_source",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from firstlight.sources import open_source as open_source
     from firstlight.statistics import Statistics as Statistics
     from firstlight.workflows import check as check
+    from firstlight.workflows import compare as compare
     from firstlight.workflows import fit as fit
     from firstlight.workflows import initialize as initialize
     from firstlight.workflows import predict as predict

@@ -22,6 +22,7 @@ _COMMANDS = {
     "init": "Initialize a network from its graph and say why each weight starts as it does.",
     "check": "Three steps on a copy: does the signal flow, and if not, what is the culprit, the cause and the fix?",
     "explain": "A rule of check: what it measures, what is expected and why, what mends it.",
+    "compare": "Short, fair training runs from several starts: which scheme and recipe suit this network and data?",
     "lecture": "Every claim and figure of the lecture, regenerated from real runs as one page.",
 }
 

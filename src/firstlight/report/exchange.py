@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import math
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from firstlight._files import plain
 from firstlight.diagnosis import SEVERITIES, Diagnosis, Finding, Severity, all_rules
 
 if TYPE_CHECKING:
@@ -35,20 +35,8 @@ def check_dict(subject: str, diagnosis: Diagnosis, case: "Case") -> dict[str, An
         "prediction": None if prediction is None else [dataclasses.asdict(node) for node in prediction.nodes],
         "notes": [*(() if run is None else run.notes), *(f"{what}: {why}" for what, why in case.reasons.items())],
     }
-    plain: dict[str, Any] = _plain(value)
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+    made: dict[str, Any] = plain(value)
+    return made
 
 
 def junit(subject: str, diagnosis: Diagnosis, fail_on: Severity = "fail") -> str:

@@ -1,4 +1,4 @@
-"""The sentences users say: scan, fit, predict, initialize, check, prepare."""
+"""The sentences users say: scan, fit, predict, initialize, check, compare, prepare."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from firstlight.workflows.scanning import scan as scan
 if TYPE_CHECKING:
     from firstlight.workflows.checking import Check as Check
     from firstlight.workflows.checking import check as check
+    from firstlight.workflows.comparing import compare as compare
     from firstlight.workflows.initializing import initialize as initialize
     from firstlight.workflows.predicting import predict as predict
     from firstlight.workflows.preparing import Prepared as Prepared
@@ -19,6 +20,7 @@ _HOME = {
     "predict": "predicting",
     "initialize": "initializing",
     "check": "checking",
+    "compare": "comparing",
     "Check": "checking",
     "prepare": "preparing",
     "Prepared": "preparing",
