@@ -10,8 +10,8 @@ from firstlight.diagnosis.pixels import Pixels, pixels
 from firstlight.diagnosis.rule import Rule
 from firstlight.diagnosis.treatment import Constants, Treatment, declared, numbers, recognize, renormalization
 
-_ODDS = 1000.0
-_DOUBT = 0.001
+_ODDS = 100.0
+_DOUBT = 0.01
 _APART = 4.0
 """Standard errors between the two orders below which the batch is too small to tell them apart."""
 
@@ -25,9 +25,8 @@ class SwappedChannels(Rule):
     **Expected.** The difference that the statistics of the training images, the declared constants or the recognized
     published ones have: +0.079 for ImageNet. The other order has its negative. With the standard error of N images the
     two orders are two hypotheses for one mean, and Student's t gives the likelihood of each. Reported when the reverse
-    order is a thousand times as likely *and* the right one is refuted at p < 0.001 *and* the reverse one is not:
-    images of another kind refute both and say nothing. (With 16 photographs from ImageNet the two are told apart in
-    98.5 % of all batches.)
+    order is a hundred times as likely *and* the right one is refuted at p < 0.01 *and* the reverse one is not: images
+    of another kind refute both and say nothing.
 
     **Usual causes.** ``cv2.imread`` gives BGR. Constants of networks ported from Caffe are printed in BGR.
 
