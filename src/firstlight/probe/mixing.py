@@ -12,16 +12,13 @@ from firstlight.graph.untouched import kept_random
 from firstlight.probe.histograms import evenly
 from firstlight.probe.moments import fetch
 from firstlight.probe.run import Mixing
-from firstlight.probe.samples import batch_size, chosen
-
-# How many samples the two passes have.
-_MANY, _FEW = 3, 2
+from firstlight.probe.samples import batch_size, with_company
 
 
 def find_mixing(model: nn.Module, batch: Any) -> Mixing | str:
-    """Run a sample twice in different company, and compare what becomes of it.
+    """Run a sample in company and alone, and compare what becomes of it.
 
-    The two passes also differ in how many samples they have, so that the axis of samples is the one that changes.
+    The axis of samples is then the one along which a result has two parts in one pass and one in the other.
 
     Args:
         model: in eval mode, where batch normalization and dropout treat each sample alone.
@@ -33,19 +30,16 @@ def find_mixing(model: nn.Module, batch: Any) -> Mixing | str:
     size = batch_size(batch)
     if size is None:
         return "the batch has no axis of samples"
-    if size == 1 and not any(isinstance(t, Tensor) and t.is_floating_point() for t in tree_leaves(batch)):
+    if size == 1 and not any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in tree_leaves(batch)):
         return "there is only one sample"
     try:
-        many = _followed(model, chosen(batch, size, [k % size for k in range(_MANY)], flipped=False), _MANY)
-        few = _followed(model, chosen(batch, size, [0, size - 1], flipped=True), _FEW)
+        company, alone = (_followed(model, with_company(batch, size, others), 1 + others) for others in (1, 0))
     except _DrawsNumbers:
         return "the model draws random numbers in eval mode"
     except Exception as error:
-        return f"in eval mode with {_MANY} or {_FEW} samples, {reason(error)}"
-    pairs = [(name, *pair) for name, firsts in many.items() if (pair := _paired(firsts, few.get(name, {}))) is not None]
-    if not pairs:
-        return "no operation has an axis of samples"
-    return _compared(pairs, _rounding(model))
+        return f"with two samples, or one, in eval mode: {reason(error)}"
+    pairs = [(name, *pair) for name, both in company.items() if (pair := _paired(both, alone.get(name, {})))]
+    return _compared(pairs, _rounding(model)) if pairs else "no operation has an axis of samples"
 
 
 class _DrawsNumbers(Exception):

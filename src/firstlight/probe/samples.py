@@ -1,6 +1,6 @@
 """A batch, whatever its structure, as samples that can be counted, copied and chosen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,24 +34,23 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 
-def chosen(batch: Any, size: int, which: Sequence[int], flipped: bool) -> Any:
-    """The samples `which` of a batch of `size`; all but the first with their sign flipped, if so asked.
+def with_company(batch: Any, size: int, others: int) -> Any:
+    """The first sample of a batch of `size`, and `others` (0 or 1) beside it: the last one, with its sign flipped.
 
     What has no axis (or list) of that length is left as it is.
     """
     if isinstance(batch, Tensor):
         if batch.dim() == 0 or len(batch) != size:
             return batch
-        parts = [_flip(batch[i : i + 1]) if flipped and k else batch[i : i + 1] for k, i in enumerate(which)]
-        return torch.cat(parts)
+        return torch.cat([batch[:1], *([_flipped(batch[-1:])] * others)])
     if isinstance(batch, Mapping):
-        return {key: chosen(value, size, which, flipped) for key, value in batch.items()}
+        return {key: with_company(value, size, others) for key, value in batch.items()}
     if isinstance(batch, list) and len(batch) == size and all(isinstance(x, Tensor | Mapping) for x in batch):
-        return [tree_map(_flip, batch[i]) if flipped and k else batch[i] for k, i in enumerate(which)]
+        return [batch[0], *([tree_map(_flipped, batch[-1])] * others)]
     if isinstance(batch, list | tuple):
-        return type(batch)(chosen(value, size, which, flipped) for value in batch)
+        return type(batch)(with_company(value, size, others) for value in batch)
     return batch
 
 
-def _flip(leaf: Any) -> Any:
+def _flipped(leaf: Any) -> Any:
     return -leaf if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
