@@ -1,21 +1,28 @@
 """Explain the initialization a network already has, without changing it.
 
-Everything is read off the parameters: which family of distributions the elements come from (by the distance of their
-distribution from each family with the same mean and standard deviation), how the standard deviation compares with what
-the schemes would give, and what should not be there: elements far outside a family, layers that are copies of each
-other, units that are, halves that are (shards drawn from one generator), units that read or write nothing.
+Everything is read off the parameters: which family of distributions the elements come from, how the standard deviation
+compares with what the schemes would give, and what should not be there: elements far outside a family, layers that are
+copies of each other, units that are, parts that are (shards drawn from one generator), units that read or write
+nothing. With an example, fans and nonlinearities come from the operations that really run, and equal units are followed
+through three steps on a copy, for training may tell them apart.
 """
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from firstlight.graph import Graph, trace
+from firstlight.initialization.families import family
 from firstlight.initialization.plan import table
+from firstlight.initialization.usage import Usage, from_graph, from_modules, repeated, schemes
+from firstlight.probe import symmetries
 
-_SAMPLE = 1 << 16
 _OUTLIER = 8.0  # standard deviations; a normal of 10⁹ elements has none beyond 6.5
+_SHARDS = range(8, 1, -1)  # processes that may have drawn a weight together; the smallest part that repeats is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +36,12 @@ class Audited:
             ``"orthogonal"``, or ``"other"``.
         mean: of its elements.
         std: standard deviation of its elements, over n.
-        like: schemes whose standard deviation it has within 3 % (or three standard errors, where that is more); for
-            weights only.
+        fan_in: numbers that one output sums; ``None`` where it is no weight of a sum.
+        fan_out: outputs that one input reaches; likewise.
+        against: (scheme, standard deviation it would give), for weights of sums that are not constant.
+        like: those of them it has, within 3 % (or three standard errors, where that is more).
         findings: what should not be there, one sentence each.
+        remarks: what looks wrong and is not.
     """
 
     name: str
@@ -39,8 +49,12 @@ class Audited:
     family: str
     mean: float
     std: float
+    fan_in: float | None
+    fan_out: float | None
+    against: tuple[tuple[str, float], ...]
     like: tuple[str, ...]
     findings: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +64,12 @@ class InitAudit:
     Attributes:
         parameters: one entry for each parameter, in the model's order; tied ones once.
         not_checked: parameters without values (on the meta device) or that are no floating-point numbers.
+        how: where fans come from.
     """
 
     parameters: tuple[Audited, ...]
     not_checked: tuple[str, ...]
+    how: str
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -63,133 +79,122 @@ class InitAudit:
     def __str__(self) -> str:
         head = ("parameter", "family", "mean", "std", "like", "findings")
         rows = [
-            (p.name, p.family, f"{p.mean:.4g}", f"{p.std:.4g}", ", ".join(p.like), "; ".join(p.findings))
+            (p.name, p.family, f"{p.mean:.4g}", f"{p.std:.4g}", ", ".join(p.like), "; ".join(p.findings + p.remarks))
             for p in self.parameters
         ]
         return table(head, rows + [(name, "-", "", "", "", "not checked") for name in self.not_checked])
 
 
-def audit_init(model: nn.Module) -> InitAudit:
-    """Explain how the parameters of `model` were drawn, and what is wrong with them; nothing is changed or run.
-
-    Fans are taken from the kind of module (groups and transposition included) for convolutions and linear layers; for
-    other parameters with two or more dimensions, the first dimension is taken as the outputs.
+@torch.no_grad()
+def audit_init(model: nn.Module, example: Any = None, *, graph: Graph | None = None) -> InitAudit:
+    """Explain how the parameters of `model` were drawn, and what is wrong with them; the model is left as it was.
 
     Args:
         model: any network.
+        example: a batch of two or more different samples as the model takes it. Without one nothing is run: fans are
+            taken from the kinds of the modules, and every set of equal units is a finding.
+        graph: of this model, if it was traced before.
+
+    Raises:
+        FirstlightError: with an example, what tracing raises.
     """
     named = {name: parameter.detach() for name, parameter in model.named_parameters()}
     checked = {n: p for n, p in named.items() if p.is_floating_point() and not p.is_meta and p.numel()}
+    lasting: dict[str, bool] = {}
+    if example is not None:
+        graph = graph or trace(model, example)
+        if len(checked) == len(named):
+            lasting = {found.parameter: found.permanent for found in symmetries(model, example)}
+    usages = from_modules(model) if graph is None else from_graph(graph)
     copies = _copies(checked)
-    owners = {id(p): m for m in model.modules() for p in m.parameters(recurse=False)}
-    entries = []
-    for name, parameter in model.named_parameters():
-        if name not in checked:
-            continue
-        values = checked[name].double()
-        std, mean = (float(v) for v in torch.std_mean(values, correction=0))
-        weight = values.dim() > 1 and std > 1e-6 * abs(mean)
-        like = _like(owners[id(parameter)], values, std) if weight and name.endswith("weight") else ()
-        found = (*copies.get(name, ()), *_findings(values, mean, std))
-        entries.append(Audited(name, tuple(values.shape), _family(values, mean, std), mean, std, like, found))
-    return InitAudit(tuple(entries), tuple(name for name in named if name not in checked))
+    entries = tuple(
+        _audited(name, values.double(), usages.get(name), copies.get(name), lasting.get(name))
+        for name, values in checked.items()
+    )
+    return InitAudit(
+        entries,
+        tuple(name for name in named if name not in checked),
+        "fans by the kind of module" if graph is None else f"fans from the graph, {graph.how}",
+    )
 
 
-def _family(values: Tensor, mean: float, std: float) -> str:
-    if std <= 1e-6 * max(abs(mean), 1e-30) or values.numel() == 1:
-        return "constant"
-    if values.dim() > 1 and _orthogonal(values.flatten(1)):
-        return "orthogonal"
-    flat = values.flatten()
-    sample = flat[:: math.ceil(flat.numel() / _SAMPLE)].sort().values
-    z, n = (sample - mean) / std, sample.numel()
-    if n < 32:
-        return "other"
-    distances = {name: float((law(z) - (torch.arange(n) + 0.5) / n).abs().max()) for name, law in _LAWS.items()}
-    best = min(distances, key=distances.__getitem__)
-    # Kolmogorov's 0.1 % point is 1.95/√n; half a step of the staircase is allowed for.
-    return best if distances[best] <= (1.95 + 0.5) / math.sqrt(n) else "other"
-
-
-def _phi(z: Tensor) -> Tensor:
-    return (1 + torch.erf(z / math.sqrt(2))) / 2
-
-
-_KEPT = 0.8796256610342398  # standard deviation that a standard normal keeps when cut at ±2
-_LAWS = {
-    "normal": _phi,
-    "truncated-normal": lambda z: ((_phi(z * _KEPT) - 0.022750131948) / 0.954499736104).clamp(0, 1),
-    "uniform": lambda z: ((z / math.sqrt(3) + 1) / 2).clamp(0, 1),
-}
-
-
-def _orthogonal(matrix: Tensor) -> bool:
-    small = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
-    if not 2 <= small.shape[0] <= 1024:
-        return False
-    gram = small @ small.mT
-    scale = float(gram.diagonal().mean())
-    return scale > 0 and bool(((gram / scale) - torch.eye(len(gram)).to(gram)).abs().max() < 1e-2)
-
-
-def _like(owner: nn.Module, values: Tensor, std: float) -> tuple[str, ...]:
-    """Schemes that would have given this standard deviation."""
-    fan_in, fan_out = _fans(owner, values)
-    asked = {
-        "torch-default": 1 / math.sqrt(3 * values[0].numel()), "lecture-xavier": 1 / math.sqrt(fan_in),
-        "kaiming (relu)": math.sqrt(2 / fan_in), "kaiming-fan-out (relu)": math.sqrt(2 / fan_out),
-        "xavier": math.sqrt(2 / (fan_in + fan_out)), "0.02": 0.02,
-    }  # fmt: skip
+def _audited(name: str, values: Tensor, usage: Usage | None, copy: str | None, lasting: bool | None) -> Audited:
+    std, mean = (float(v) for v in torch.std_mean(values, correction=0))
+    varies = std > 1e-6 * abs(mean)
+    findings = list(_elements(values, mean, varies=varies))
+    remarks: list[str] = []
+    if copy is not None:
+        findings.insert(0, f"identical to {copy}, as when a layer is deep-copied")
+    sizes: Mapping[str, float] = {}
+    if usage is not None:
+        if varies:
+            sizes = schemes(usage, values)
+            findings += _fans(usage, values)
+        (remarks if lasting is False else findings).extend(_equal_units(usage, values, lasting, varies=varies))
     tolerance = max(0.03, 3 / math.sqrt(2 * values.numel()))
-    return tuple(name for name, wanted in asked.items() if abs(std / wanted - 1) <= tolerance)
+    return Audited(
+        name, tuple(values.shape), family(values, mean, std), mean, std,
+        None if usage is None else usage.fan_in, None if usage is None else usage.fan_out, tuple(sizes.items()),
+        tuple(scheme for scheme, size in sizes.items() if abs(std / size - 1) <= tolerance),
+        tuple(findings), tuple(remarks),
+    )  # fmt: skip
 
 
-def _fans(owner: nn.Module, values: Tensor) -> tuple[float, float]:
-    taps = math.prod(values.shape[2:])
-    if not isinstance(owner, nn.modules.conv._ConvNd):
-        return values.shape[1] * taps, values.shape[0] * taps
-    stride = math.prod(owner.stride)
-    if owner.transposed:
-        return values.shape[0] / owner.groups * taps / stride, values.shape[1] * taps
-    return values.shape[1] * taps, values.shape[0] / owner.groups * taps / stride
-
-
-def _findings(values: Tensor, mean: float, std: float) -> tuple[str, ...]:
-    found = []
+def _elements(values: Tensor, mean: float, *, varies: bool) -> Iterator[str]:
     broken = int((~torch.isfinite(values)).sum())
     if broken:
-        found.append(f"{broken} elements are not finite")
-    if values.dim() < 2:
-        return tuple(found)
-    rows = values.flatten(1)
-    if not std > 1e-6 * abs(mean):
-        same = len(rows) > 1 and rows.shape[1] > 1
-        return (*found, "every element is equal: its units stay one unit") if same else tuple(found)
+        yield f"{broken} elements are not finite"
+    if not varies or values.dim() < 2:
+        return
     # The spread of the middle, which outliers do not widen: half the elements lie within 0.6745 σ.
     middle = float((values.flatten()[:: max(1, values.numel() >> 20)] - mean).abs().median()) / 0.6745
     far = (values - mean).abs() / max(middle, 1e-300)
     outliers = int((far > _OUTLIER).sum())
     if outliers and middle > 0:
-        found.append(f"{outliers} elements beyond {_OUTLIER:g}σ, the farthest at {float(far.max()):.0f}σ")
-    unique = len(torch.unique(rows, dim=0))
-    if unique < len(rows):
-        found.append(f"{len(rows) - unique} of {len(rows)} units have the incoming weights of another")
+        yield f"{outliers} elements beyond {_OUTLIER:g}σ, the farthest at {float(far.max()):.0f}σ"
     for dim in range(2):
-        size = values.shape[dim]
-        if size > 1 and size % 2 == 0 and torch.equal(*values.split(size // 2, dim)):
-            found.append(f"its halves along dimension {dim} are identical, as when shards share a generator")
-    dead = int((rows == 0).all(1).sum()), int((values.transpose(0, 1).flatten(1) == 0).all(1).sum())
-    if dead[0]:
-        found.append(f"{dead[0]} units read nothing: all their incoming weights are zero")
-    if dead[1]:
-        found.append(f"{dead[1]} inputs reach nothing: all their outgoing weights are zero")
-    return tuple(found)
+        size = next((math.ceil(values.shape[dim] / n) for n in _SHARDS if _parts_repeat(values, dim, n)), None)
+        if size is not None:
+            yield f"parts of {size} along dimension {dim} are identical, as when shards share a generator"
 
 
-def _copies(parameters: dict[str, Tensor]) -> dict[str, tuple[str, ...]]:
-    """Weights that are not constant and equal another of the same shape."""
+def _parts_repeat(values: Tensor, dim: int, parts: int) -> bool:
+    """Whether the second part of a dimension cut for `parts` processes repeats the first."""
+    size = math.ceil(values.shape[dim] / parts)
+    if size < 2 or 2 * size > values.shape[dim]:
+        return False
+    first, second = values.narrow(dim, 0, size), values.narrow(dim, size, size)
+    return torch.equal(first, second) and not bool((first == first.flatten()[0]).all())
+
+
+def _fans(usage: Usage, values: Tensor) -> Iterator[str]:
+    """Weights of which some read or write nothing."""
+    unread, unwritten = ((rows == 0).all(1).sum() for rows in (usage.units(values), usage.inputs(values)))
+    if unread:
+        yield f"{int(unread)} units read nothing: all their incoming weights are zero"
+    if unwritten:
+        yield f"{int(unwritten)} inputs reach nothing: all their outgoing weights are zero"
+
+
+def _equal_units(usage: Usage, values: Tensor, lasting: bool | None, *, varies: bool) -> Iterator[str]:
+    """Units with the same incoming weights, and what comes of it if that is known."""
+    units = usage.units(values)
+    if len(units) < 2 or (not varies and lasting is None and units.shape[1] < 2):
+        return
+    equal = repeated(units) if varies else len(units) - 1
+    if not equal:
+        return
+    fate = {True: "they stay one unit", False: "training tells them apart", None: ""}[lasting]
+    if varies:
+        yield f"{equal} of {len(units)} units have the incoming weights of another" + (f": {fate}" if fate else "")
+    else:
+        yield f"every element is equal: {fate or 'its units stay one unit'}"
+
+
+def _copies(parameters: Mapping[str, Tensor]) -> dict[str, str]:
+    """The first parameter that each later one of two or more dimensions equals; constant ones are alike anyway."""
     first: dict[tuple[object, ...], list[str]] = {}
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, str] = {}
     for name, values in parameters.items():
         if values.dim() < 2 or bool((values == values.flatten()[0]).all()):
             continue
@@ -199,5 +204,5 @@ def _copies(parameters: dict[str, Tensor]) -> dict[str, tuple[str, ...]]:
         if original is None:
             twins.append(name)
         else:
-            found[name] = (f"identical to {original}, as when a layer is deep-copied",)
+            found[name] = original
     return found
