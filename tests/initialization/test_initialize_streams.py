@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from firstlight.initialization import philox
-from firstlight.initialization.streams import Box, Normal, Uniform, draw, key, numbers, truncation_factor
+from firstlight.initialization.streams import (
+    Box,
+    Draw,
+    Normal,
+    Uniform,
+    draw,
+    draw_all,
+    key,
+    numbers,
+    truncation_factor,
+)
 from firstlight.initialization.streams import _on_device as on_device
 
 
@@ -64,6 +74,19 @@ def test_the_number_of_threads_changes_nothing() -> None:
         assert torch.equal(draw(Normal(), 7, box), one)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_tensors_drawn_side_by_side_are_those_drawn_alone() -> None:
+    shapes = [(5,), (0, 3), (700, 900), (2, 400_001), ()]
+    asked = [Draw(LAWS[k], key(0, f"{k}"), Box.whole(s), torch.full(s, torch.nan)) for k, s in enumerate(shapes)]
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        draw_all(asked)
+    finally:
+        torch.set_num_threads(threads)
+    for one in asked:
+        assert torch.equal(one.out, draw(one.law, one.stream, one.box))
 
 
 def test_normal_numbers_are_normal() -> None:
