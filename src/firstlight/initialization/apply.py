@@ -73,12 +73,16 @@ class InitReport:
         seed: the seed of its random numbers.
         parameters: one entry for each parameter that was set, in the plan's order.
         uncovered: parameters that no rule covers, which kept the values they had.
+        buffers: running statistics, which were put back to their start; no other buffer is touched.
+        warnings: what will not train as it stands, and why parameters are uncovered, one sentence each.
     """
 
     plan: Plan
     seed: int
     parameters: tuple[Initialized, ...]
     uncovered: tuple[str, ...]
+    buffers: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = ("parameter", "rule", "fan in", "gain", "std", "measured", "reason")
@@ -86,9 +90,12 @@ class InitReport:
             (p.name, p.rule, _short(p.fan_in), _short(p.gain), _short(p.std), _short(p.measured_std), p.reason)
             for p in self.parameters
         ]
-        return table(
-            head, rows + [(name, "-", "", "", "", "", "no rule covers it: left as it was") for name in self.uncovered]
-        )
+        rows += [(name, "-", "", "", "", "", "no rule covers it: left as it was") for name in self.uncovered]
+        ends = [f"Warning: {warning}" for warning in self.warnings]
+        if self.buffers:
+            shown = ", ".join(self.buffers[:3]) + (", …" if len(self.buffers) > 3 else "")
+            ends.insert(0, f"Running statistics put back to their start: {len(self.buffers)} ({shown})")
+        return "\n".join([table(head, rows), *ends])
 
 
 def apply(plan: Plan, model: nn.Module, *, seed: int = 0, device: torch.device | str | None = None) -> InitReport:
@@ -120,9 +127,9 @@ def apply(plan: Plan, model: nn.Module, *, seed: int = 0, device: torch.device |
         if any(decision.distribution == "reset" for decision in plan.decisions):
             _reset(model, seed)
         _set(plan, parameters, seed)
-        fresh_buffers(model)
+        touched = fresh_buffers(model)
         done = tuple(Initialized(d, *moments(parameters[d.name])) for d in plan.decisions if d.name not in kept)
-    return InitReport(plan, seed, done, kept)
+    return InitReport(plan, seed, done, kept, touched)
 
 
 def _check(plan: Plan, parameters: dict[str, nn.Parameter]) -> None:
@@ -165,7 +172,9 @@ def _set(plan: Plan, parameters: dict[str, nn.Parameter], seed: int) -> None:
         if decision.distribution == "reset":
             continue
         local, box = held(parameters[decision.name])
-        if decision.distribution == "constant":
+        if decision.values is not None and decision.distribution == "constant":
+            local.copy_(torch.tensor(decision.values, device="cpu")[box.offset[0] : box.offset[0] + box.size[0]])
+        elif decision.distribution == "constant":
             local.fill_(decision.mean)
         elif local.numel():
             drawn.append((local, decision, box))

@@ -58,11 +58,16 @@ def _empty(like: Tensor, device: torch.device | str) -> Tensor:
     return torch.empty_like(like, device=device)  # slow from meta, where it is Python; keeps strides and shards
 
 
-def fresh_buffers(model: nn.Module) -> None:
-    """Running statistics as they are before the first batch: those of other weights say nothing of these."""
-    for name, buffer in model.named_buffers():
-        if _statistic(name):
-            buffer.fill_(_STATISTICS[name.rpartition(".")[2]])
+def fresh_buffers(model: nn.Module) -> tuple[str, ...]:
+    """Running statistics as they are before the first batch: those of other weights say nothing of these.
+
+    Returns:
+        The names of the buffers that were set.
+    """
+    found = {name: buffer for name, buffer in model.named_buffers() if _statistic(name)}
+    for name, buffer in found.items():
+        buffer.fill_(_STATISTICS[name.rpartition(".")[2]])
+    return tuple(found)
 
 
 def _statistic(name: str) -> bool:

@@ -37,6 +37,7 @@ class Decision:
         reason: one sentence for a person.
         bounds: where a truncated normal ends, in standard deviations before the cut, on both sides of the mean.
         blocks: matrices stacked along the first dimension, each orthogonal by itself.
+        values: of a constant vector whose elements differ (the bias of a head), instead of `mean`.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Decision:
     reason: str
     bounds: float = 2.0
     blocks: int = 1
+    values: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +132,8 @@ class Plan:
             for name in names:
                 base = made.get(name) or Decision(name, "override", "normal", 0.0, 0.0, None, None, None, "")
                 said = ", ".join(f"{field} {value}" for field, value in change.items())
-                made[name] = dataclasses.replace(
-                    base, **{"rule": "override", "reason": f"asked for by {pattern!r}: {said}"} | dict(change)
-                )
+                plain = {"rule": "override", "reason": f"asked for by {pattern!r}: {said}", "values": None}
+                made[name] = dataclasses.replace(base, **plain | dict(change))
             left = [name for name in left if name not in made]
         return Plan(self.scheme, tuple(made.values()), tuple(left))
 
@@ -146,7 +147,10 @@ class Plan:
     def _from(cls, content: Any) -> "Plan":
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
-        decisions = tuple(Decision(**decision) for decision in content["decisions"])
+        decisions = tuple(
+            Decision(**d | {"values": None if d.get("values") is None else tuple(d["values"])})
+            for d in content["decisions"]
+        )
         return cls(content["scheme"], decisions, tuple(content["uncovered"]))
 
 
@@ -177,7 +181,8 @@ def _brief(decision: Decision | None) -> str:
     if decision is None:
         return "not decided"
     if decision.distribution == "constant":
-        return f"{decision.mean:.4g} ({decision.rule})"
+        value = f"{decision.mean:.4g}" if decision.values is None else f"{len(decision.values)} values"
+        return f"{value} ({decision.rule})"
     return f"{decision.distribution}, std {decision.std:.4g} ({decision.rule})"
 
 

@@ -18,19 +18,23 @@ Drawn: TypeAlias = Mapping[str, tuple[float, float]]
 _OFF = -50.0
 
 
-def as_they_are(model: nn.Module) -> dict[str, tuple[float, float]]:
+def as_they_are(model: nn.Module, *, weights: bool = True) -> dict[str, tuple[float, float]]:
     """Mean and second moment of every parameter and buffer.
 
     An element of -50 or less in a buffer switches an attention weight off and is no part of the rest's distribution. A
     mean within four standard errors of zero is taken as zero: weights drawn with mean zero never have exactly that,
     and what is left over is no property of their distribution.
 
+    Args:
+        model: any network.
+        weights: false to look at its buffers only.
+
     Returns:
         By name; tensors on the meta device, which have no values, are left out.
     """
     found = {}
     with torch.no_grad():
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        for name, tensor in [*(model.named_parameters() if weights else ()), *model.named_buffers()]:
             if not tensor.is_meta and tensor.numel() and tensor.is_floating_point():
                 values = tensor.detach().double()
                 found[name] = _moments(values[values > _OFF] if bool((values > _OFF).any()) else values)

@@ -1,8 +1,9 @@
 """Walk a graph forward with moments of signals, then backward with moments of gradients."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import TypeAlias
 
 import torch
 
@@ -67,20 +68,52 @@ def walk(
     return context, steps, _backward(graph, steps, context)
 
 
+Settle: TypeAlias = Callable[[Node, Step], Mapping[str, tuple[float, float]]]
+"""Asked after each operation: which parameters are to have another mean and second moment; none, to go on."""
+
+
 def forward(
-    graph: Graph, drawn: Drawn, data: tuple[float, float] = (0.0, 1.0), training: bool = True
+    graph: Graph,
+    drawn: Drawn,
+    data: tuple[float, float] = (0.0, 1.0),
+    training: bool = True,
+    settle: Settle | None = None,
 ) -> tuple[Context, dict[str, Step]]:
-    """The first pass alone, for those who ask for no gradient; see `walk`."""
-    context = Context(graph, _batch(graph), training)
+    """The first pass alone, for those who ask for no gradient; see `walk`.
+
+    Args:
+        graph, drawn, data, training: as for `walk`.
+        settle: may change parameters when it sees a result; that operation is then computed again with them.
+    """
+    context, known = Context(graph, _batch(graph), training), dict(drawn)
     steps: dict[str, Step] = {}
-    for node in graph.nodes:
+
+    def visit(node: Node) -> None:
+        context.leaves.pop(node.name, None)
         if node.kind in ("op", "opaque"):
-            steps[node.name] = step = _step(node, context)
-            context.signals[node.name] = step.signal
+            steps[node.name] = _step(node, context)
+            context.signals[node.name] = steps[node.name].signal
         else:
-            signal = leaf(node, graph, drawn, context.batch, data)
-            context.signals[node.name] = context.register(signal)
+            context.signals[node.name] = context.register(leaf(node, graph, known, context.batch, data))
+
+    for node in graph.nodes:
+        visit(node)
+        if settle is not None and node.name in steps and (change := settle(node, steps[node.name])):
+            known.update(change)
+            for stale in (*_made_of(graph, change), node):
+                visit(stale)
     return context, steps
+
+
+def _made_of(graph: Graph, parameters: Iterable[str]) -> list[Node]:
+    """The parameters and what is computed from them without an input, such as their parts, in order."""
+    waiting, found = list(parameters), set(parameters)
+    while waiting:
+        for user in graph.users(waiting.pop()):
+            if user.name not in graph.signal and user.name not in found:
+                found.add(user.name)
+                waiting.append(user.name)
+    return [graph[name] for name in sorted(found, key=graph.turn)]
 
 
 def _batch(graph: Graph) -> int:

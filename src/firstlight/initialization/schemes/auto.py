@@ -2,14 +2,17 @@
 
 A rule such as Kaiming's looks at one layer and its nonlinearity. What reaches the layer is another matter: padding
 thins the border, pooling averages correlated pixels, sums add up, a nonlinearity leaves a mean behind, attention mixes.
-The theory predicts the second moment ``m`` of every sum from all of these; each weight is scaled by ``√(wanted / m)``,
-where upstream changes are taken into account as they go: the second moment at a weight's input will change by a known
-factor ``c`` when the weights before it change, so the factor is ``√(wanted / (m c))``. That is exact where operations
-between two weights are homogeneous (ReLU, pooling, norms) and is repeated for the others.
+The theory predicts the second moment ``m`` of every sum from all of these. A sum with zero bias is linear in its
+weight, so making the weight ``√(wanted / m)`` times as large gives the second moment wanted, exactly; done in the order
+in which the network runs, on the way, one pass settles every layer, each on what really reaches it.
 
-Wanted is 1, with two exceptions. A residual stream with ``L`` branches gives each of them ``1/L``, so that the stream
-ends near 2 at any depth (Zhang et al. 2019; Radford et al. 2019 scale by ``1/√L`` likewise); a branch that ends in a
-batch norm gets a zero scale there (Goyal et al. 2017), and one that ends in LayerScale is small already.
+Wanted is 1, but for what ends a residual branch. A stream with ``L`` branches gives each of them ``1/L``, so that it
+ends near 2 at any depth (Zhang et al. 2019; Radford et al. 2019 scale by ``1/√L`` likewise):
+
+* a branch that ends in a weight gets that weight sized for ``1/L``;
+* one that ends in a batch norm starts at zero, by the scale of that norm (Goyal et al. 2017);
+* one that ends in another norm, which would bring any weight back to one, gets ``√(1/L)`` as the scale of that norm;
+* one that ends in LayerScale is small already.
 """
 
 import dataclasses
@@ -17,110 +20,104 @@ import math
 from collections.abc import Mapping
 
 from firstlight.graph import Fan, Graph, Node, fans
-from firstlight.graph.vocabulary import NORMALIZATION
-from firstlight.initialization.branches import Branch, branches
+from firstlight.initialization.branches import End, branches
 from firstlight.initialization.plan import Decision, Plan
 from firstlight.initialization.schemes.kaiming import kaiming
 from firstlight.theory import forward
+from firstlight.theory.leaves import Drawn
+from firstlight.theory.maps import Step
 
-_ROUNDS, _CLOSE = 3, 0.02
+_CLOSE = 0.02
 
 
-def auto(graph: Graph) -> Plan:
+def auto(graph: Graph, buffers: Drawn | None = None) -> Plan:
     """Plan weights whose sums have the size wanted of them, as the theory predicts on this graph.
 
-    A weight whose result the theory does not understand, or predicts to be nothing (behind a scale that starts at
-    zero), keeps its Kaiming size, and its reason says so.
+    A weight whose result the theory does not understand, predicts to be nothing (behind a scale that starts at zero) or
+    finds not to depend on its size (a standardized weight) keeps its Kaiming size, and its reason says so. A weight
+    that is used several times is settled by its first use.
+
+    Args:
+        graph: the network.
+        buffers: mean and second moment of the elements of each buffer, by name; one that is not given counts as zero.
     """
-    start, found = kaiming(graph), branches(graph)
-    # A weight norm's direction has no say in the size of the result; its magnitude follows from Kaiming's.
-    sums = {fan.parameter: fan for fan in reversed(fans(graph)) if fan.parameter in graph[fan.node].inputs}
-    weights = {d.name: sums[d.name] for d in start.decisions if d.rule == "kaiming" and d.name in sums}
-    wanted = dict.fromkeys(weights, 1.0) | budget(found)
-    decisions = {d.name: d for d in start.decisions}
-    factors, predicted = dict.fromkeys(weights, 1.0), dict[str, float]()
-    for _ in range(_ROUNDS):
-        predicted = _predicted(graph, decisions, factors)
-        steps = _corrections(graph, predicted, weights, wanted)
-        factors = {name: factor * steps.get(name, 1.0) for name, factor in factors.items()}
-        if all(abs(step - 1) < _CLOSE for step in steps.values()):
-            break
-    zero = {b.norm for b in found if b.norm is not None and _users_are(graph, b.norm, "batch_norm")}
-    solved = {name for name, fan in weights.items() if predicted.get(fan.node, 0.0) > 0}
-    made = []
-    for d in start.decisions:
-        if d.name in zero:
-            why = "scale of the batch norm that ends a residual branch: zero, the block starts as its shortcut"
-            made.append(dataclasses.replace(d, rule="zero-residual", mean=0.0, reason=why))
-        elif d.name in weights:
-            made.append(_sized(d, weights[d.name], factors[d.name], wanted[d.name], solved=d.name in solved))
-        else:
-            made.append(d)
+    start, share = kaiming(graph), wanted(graph)
+    decided = {d.name: _ended(d, share[d.name], graph) if d.name in share else d for d in start.decisions}
+    first: dict[str, Fan] = {}
+    for fan in fans(graph):
+        if fan.parameter in decided and decided[fan.parameter].rule == "kaiming":
+            first.setdefault(fan.parameter, fan)
+    sizes = _settled(graph, decided, first, share, buffers or {})
+    made = (_sized(d, first[d.name], sizes.get(d.name), share) if d.name in first else d for d in decided.values())
     return Plan("auto", tuple(made), start.uncovered)
 
 
-def _sized(decision: Decision, fan: Fan, factor: float, wanted: float, *, solved: bool) -> Decision:
-    if not solved:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Share:
+    """What the end of a residual branch may add to a stream of second moment one.
+
+    Attributes:
+        end: what sets the branch's size.
+        of: how many share the one.
+    """
+
+    end: End
+    of: int
+
+
+def wanted(graph: Graph) -> dict[str, Share]:
+    """The share of each parameter that ends a residual branch; of any other weight's result, 1 is wanted."""
+    found = branches(graph)
+    return {end.parameter: Share(end, len(found) * len(branch.ends)) for branch in found for end in branch.ends}
+
+
+def _ended(decision: Decision, share: Share, graph: Graph) -> Decision:
+    """The decision for the scale of a norm that ends a branch; weights are sized later, LayerScale stays."""
+    if share.end.is_weight or share.end.function == "mul" or decision.distribution != "constant":
+        return decision
+    norm = share.end.function
+    if norm == "batch_norm" and all(user.function == "batch_norm" for user in graph.users(decision.name)):
+        why = "scale of the batch norm that ends a residual branch: zero, the block starts as its shortcut"
+        return dataclasses.replace(decision, rule="zero-residual", mean=0.0, reason=why)
+    why = f"scale of the {norm} that ends one of the stream's residual branches: √(1/{share.of})"
+    return dataclasses.replace(decision, rule="auto", mean=decision.mean / math.sqrt(share.of), reason=why)
+
+
+def _settled(
+    graph: Graph, decided: Mapping[str, Decision], first: Mapping[str, Fan], share: Mapping[str, Share], buffers: Drawn
+) -> dict[str, float]:
+    """Standard deviation of each weight whose result came out as wanted."""
+    drawn = {name: (d.mean, d.mean**2 + d.std**2) for name, d in decided.items()}
+    by_node = {fan.node: name for name, fan in first.items()}
+    std: dict[str, float] = {}
+
+    def settle(node: Node, step: Step) -> dict[str, tuple[float, float]]:
+        name = by_node.get(node.name)
+        moment = float(step.signal.second.mean())
+        if name is None or name in std or step.opaque or not 0 < moment < math.inf:
+            return {}
+        std[name] = decided[name].std * math.sqrt(_goal(name, share) / moment)
+        return {name: (0.0, std[name] ** 2)}
+
+    _, steps = forward(graph, {**buffers, **drawn}, settle=settle)
+    reached = {
+        name: float(steps[fan.node].signal.second.mean()) / _goal(name, share)
+        for name, fan in first.items()
+        if fan.node in steps
+    }
+    return {name: size for name, size in std.items() if abs(reached.get(name, 0.0) - 1) < _CLOSE}
+
+
+def _goal(name: str, share: Mapping[str, Share]) -> float:
+    return 1 / share[name].of if name in share and share[name].end.is_weight else 1.0
+
+
+def _sized(decision: Decision, fan: Fan, std: float | None, share: Mapping[str, Share]) -> Decision:
+    if std is None:
         return dataclasses.replace(decision, reason=f"{decision.reason}; no prediction here, so as Kaiming has it")
-    std = decision.std * factor
-    share = "" if wanted == 1 else f", 1/{1 / wanted:g} as one of the stream's branches"
+    goal = _goal(decision.name, share)
+    part = "" if goal == 1 else f", 1/{1 / goal:g} as one of the stream's branches"
     return dataclasses.replace(
         decision, rule="auto", std=std, gain=std * math.sqrt(fan.fan_in),
-        reason=f"{decision.reason}; predicted second moment of the result {wanted:.3g}{share}",
+        reason=f"{decision.reason}; predicted second moment of the result {goal:.3g}{part}",
     )  # fmt: skip
-
-
-def budget(found: tuple[Branch, ...]) -> dict[str, float]:
-    """What the end of each branch may add to a stream of second moment one."""
-    return {branch.weights[-1]: 1 / len(found) for branch in found if branch.norm is None}
-
-
-def _users_are(graph: Graph, name: str, function: str) -> bool:
-    return all(user.function == function for user in graph.users(name))
-
-
-def _predicted(graph: Graph, decisions: Mapping[str, Decision], factors: Mapping[str, float]) -> dict[str, float]:
-    """Second moment of each operation's result; nodes the theory does not understand are left out."""
-    drawn = {name: (d.mean, d.mean**2 + (d.std * factors.get(name, 1.0)) ** 2) for name, d in decisions.items()}
-    _, steps = forward(graph, drawn)
-    return {
-        name: float(step.signal.second.mean())
-        for name, step in steps.items()
-        if name in graph.signal and not step.opaque
-    }
-
-
-def _corrections(
-    graph: Graph, predicted: Mapping[str, float], weights: Mapping[str, Fan], wanted: Mapping[str, float]
-) -> dict[str, float]:
-    """Factor for each weight, given how the second moment before it will change when the weights before it do."""
-    by_node = {fan.node: name for name, fan in weights.items()}
-    change: dict[str, float] = {}
-    steps: dict[str, float] = {}
-    for node in graph.operations:
-        if node.name not in graph.signal:
-            continue
-        before = _handed_on(graph, node, predicted, change)
-        name, moment = by_node.get(node.name), predicted.get(node.name, 0.0)
-        if name is not None and moment > 0:
-            steps[name] = math.sqrt(wanted[name] / (moment * before))
-            change[node.name] = wanted[name] / moment
-        else:
-            reused = [steps[p] for _, p in node.parameters if p in steps]
-            change[node.name] = before * math.prod(step**2 for step in reused)
-    return steps
-
-
-def _handed_on(graph: Graph, node: Node, predicted: Mapping[str, float], change: Mapping[str, float]) -> float:
-    """Factor by which the second moment of `node` changes with those of what it reads, its own weight aside."""
-    read = [name for name in node.inputs if name in graph.signal]
-    if node.function in NORMALIZATION or not read:
-        return 1.0
-    changes = [change.get(name, 1.0) for name in read]
-    if node.function in ("add", "sub", "rsub", "cat"):
-        sizes = [predicted.get(name, 1.0) for name in read]
-        total = sum(sizes)
-        return sum(s * c for s, c in zip(sizes, changes, strict=True)) / total if total > 0 else 1.0
-    if node.function == "mul":
-        return math.prod(changes)
-    return changes[-1] if node.function == "scaled_dot_product_attention" else changes[0]

@@ -20,8 +20,8 @@ def fixup(graph: Graph) -> Plan:
     factors: dict[str, float] = {}
     for branch in found:
         m = len(branch.weights)
-        factors |= {name: len(found) ** (-1 / (2 * m - 2)) if m > 1 else 1.0 for name in branch.weights[:-1]}
-        factors[branch.weights[-1]] = 0.0
+        factors |= {name: len(found) ** (-1 / (2 * m - 2)) if m > 1 else 1.0 for name in branch.weights}
+        factors |= {end.parameter: 0.0 for end in branch.ends if end.function != "mul"}
     weights = [fan.parameter for fan in fans(graph) if not fan.op.startswith("embedding")]
     if weights:
         factors[weights[-1]] = 0.0
@@ -31,7 +31,7 @@ def fixup(graph: Graph) -> Plan:
         if factor == 0:
             where = "classifier" if decision.name == weights[-1] else "end of a residual branch"
             why = f"{where}: zero ({decision.reason})"
-            return dataclasses.replace(decision, rule="fixup", distribution="constant", std=0.0, reason=why)
+            return dataclasses.replace(decision, rule="fixup", distribution="constant", mean=0.0, std=0.0, reason=why)
         why = f"{decision.reason}; × {factor:.4g} for {len(found)} residual branches"
         return dataclasses.replace(decision, rule="fixup", std=decision.std * factor, reason=why)
 

@@ -16,7 +16,7 @@ from firstlight.initialization.schemes.kaiming import kaiming
 def zero_residual(graph: Graph) -> Plan:
     """Plan a Kaiming start whose residual branches end in zero."""
     plan = kaiming(graph)
-    ends = {branch.norm or branch.weights[-1] for branch in branches(graph)}
+    ends = {end.parameter for branch in branches(graph) for end in branch.ends if end.function != "mul"}
 
     def ended(decision: Decision) -> Decision:
         why = f"end of a residual branch: zero, the block starts as its shortcut ({decision.reason})"
