@@ -2,11 +2,15 @@
 
 import contextlib
 import random
+from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @contextlib.contextmanager
@@ -14,11 +18,12 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Put `model` and every random generator back exactly as they were, whatever happens inside, errors included.
 
     Covers the values of parameters and buffers (a copy is held meanwhile), which tensors they are, gradients,
-    ``requires_grad``, train and eval modes, hooks, submodules, plain attributes of modules, and the random states of
-    PyTorch (CPU, and CUDA once it is in use), NumPy and Python.
+    ``requires_grad``, train and eval modes, hooks, submodules, plain attributes of modules (with what is in their
+    lists, dicts, sets, tensors and arrays), and the random states of PyTorch (CPU, and CUDA once it is in use), NumPy
+    and Python.
     """
     modules = [_Attributes(module) for module in model.modules()]
-    held = [tensor for module in modules for tensor in module.tensors()]
+    held = [tensor for module in modules for tensor in module.tensors]
     tensors = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers(), *held]}
     saved = [_Saved(tensor) for tensor in tensors.values()]
     with kept_random():
@@ -56,7 +61,12 @@ class _Saved:
         self.requires_grad = tensor.requires_grad
         self.grad = tensor.grad
         self.grad_values = None if tensor.grad is None else tensor.grad.detach().clone()
-        self.hooks = dict(tensor._backward_hooks or {})
+        self.hooks = [set(registry) for registry in self._registries()]
+
+    def _registries(self) -> list[dict[int, Any]]:
+        """Hooks on the gradient, before and after it is accumulated."""
+        after = getattr(self.tensor, "_post_accumulate_grad_hooks", None)
+        return [self.tensor._backward_hooks or {}, after or {}]
 
     def restore(self) -> None:
         with torch.no_grad():
@@ -68,35 +78,48 @@ class _Saved:
                 self.grad.copy_(self.grad_values)
         if self.tensor.requires_grad != self.requires_grad:
             self.tensor.requires_grad_(self.requires_grad)
-        if self.tensor._backward_hooks is not None:
-            for handle in set(self.tensor._backward_hooks) - set(self.hooks):
-                del self.tensor._backward_hooks[handle]
+        for registry, before in zip(self._registries(), self.hooks, strict=True):
+            for handle in set(registry) - before:
+                del registry[handle]
 
 
 def _identical(one: Tensor, other: Tensor) -> bool:
     """Equal bit for bit: a copy is then needless, and would count as a change to whoever watches the tensor."""
-    return torch.equal(one, other)
+    bits = _BITS.get(one.element_size()) if one.layout == torch.strided and not one.is_quantized else None
+    # As numbers, 0 and -0 would be equal, and NaN would not be equal to itself.
+    return torch.equal(one, other) if bits is None else torch.equal(one.view(bits), other.view(bits))
 
 
 class _Attributes:
-    """A module's own state: its attributes, and what is in those that are plain containers (hooks, submodules)."""
+    """A module's own state: its attributes, and what is in those that can change (hooks, submodules, lists, arrays)."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.values = dict(module.__dict__)
-        self.contents = {
-            key: value.copy() for key, value in self.values.items() if isinstance(value, dict | list | set)
-        }
+        self.tensors: list[Tensor] = []
+        self._contents: dict[int, tuple[Any, Any]] = {}  # by identity: a container, and a copy of it
+        for value in self.values.values():
+            self._keep(value)
 
-    def tensors(self) -> list[Tensor]:
-        """Tensors that the module holds without having registered them."""
-        return [value for value in self.values.values() if isinstance(value, Tensor)]
+    def _keep(self, value: Any) -> None:
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
+        elif isinstance(value, dict | list | set | deque | np.ndarray) and id(value) not in self._contents:
+            self._contents[id(value)] = value, value.copy()
+        elif not isinstance(value, tuple):
+            return
+        if isinstance(value, dict | list | tuple | deque):
+            for part in value.values() if isinstance(value, dict) else value:
+                self._keep(part)
 
     def restore(self) -> None:
         self.module.__dict__.clear()
         self.module.__dict__.update(self.values)
-        for key, content in self.contents.items():
+        for container, content in self._contents.values():
             # Into the container that was there, so that a hook's handle, or a list held elsewhere, still works.
-            container = self.values[key]
+            if isinstance(container, np.ndarray):
+                if container.flags.writeable:
+                    container[...] = content
+                continue
             container.clear()
-            container.extend(content) if isinstance(container, list) else container.update(content)
+            container.extend(content) if isinstance(container, list | deque) else container.update(content)
