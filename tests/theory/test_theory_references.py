@@ -31,7 +31,7 @@ def weights(model, variance):
 
 
 def second_map(model, example, drawn):
-    context, _, _ = walk(trace(model, example), drawn, (0.0, 1.0), True)
+    context, _, _ = walk(trace(model, example), drawn)
     return {name: signal.second for name, signal in context.signals.items()}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from firstlight.errors import FirstlightError
 from firstlight.graph import Graph
 from firstlight.graph.fan import fans
+from firstlight.theory.inputs import WHITE_NOISE, InputMoments
 from firstlight.theory.leaves import Drawn
 from firstlight.theory.maps import Context
 from firstlight.theory.prediction import WEIGHTED
@@ -82,22 +83,20 @@ class Derivation:
         return "\n".join(out)
 
 
-def derive(
-    graph: Graph, drawn: Drawn, layer: str, *, data: tuple[float, float] = (0.0, 1.0), seed: int = 0
-) -> Derivation:
+def derive(graph: Graph, drawn: Drawn, layer: str, *, inputs: InputMoments = WHITE_NOISE, seed: int = 0) -> Derivation:
     """Derive the variance of the layer's result from its input and its weight.
 
     Args:
         graph: of the network.
         drawn: mean and second moment of each parameter, as for `propagate`.
         layer: name of an operation with a weight, or of the module that runs it.
-        data: mean and second moment of the inputs.
+        inputs: moments of the data.
         seed: of the Monte Carlo.
 
     Raises:
         FirstlightError: slug ``no-such-layer``, when nothing of that name multiplies by a weight.
     """
-    context, _, _ = walk(graph, drawn, data, True)
+    context, _, _ = walk(graph, drawn, inputs)
     fan = next((f for f in fans(graph) if f.op in WEIGHTED and layer in (f.node, graph[f.node].module)), None)
     if fan is None:
         known = [f.node for f in fans(graph) if f.op in WEIGHTED]

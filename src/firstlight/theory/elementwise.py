@@ -61,6 +61,7 @@ class Moments:
         second: E f².
         fourth: E f⁴.
         slope: E f'.
+        stretch: E z f'(z), what E f changes by when z grows by a factor.
         chi: E f'².
         chi_fourth: E f'⁴.
         series: ``a_k²`` of Mehler's formula for ``f``.
@@ -71,6 +72,7 @@ class Moments:
     second: Floats
     fourth: Floats
     slope: Floats
+    stretch: Floats
     chi: Floats
     chi_fourth: Floats
     series: Floats
@@ -135,7 +137,7 @@ def _integrate(f: Elementwise, mean: Floats, variance: Floats) -> tuple[Floats, 
 
     return (
         average(values), average(values**2), average(values**4),
-        average(slopes), average(slopes**2), average(slopes**4),
+        average(slopes), average(slopes * z.detach().numpy()), average(slopes**2), average(slopes**4),
         series, slope_series,
     )  # fmt: skip
 

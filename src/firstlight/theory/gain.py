@@ -24,7 +24,7 @@ def gain(activation: Activation | None) -> float:
     return 1.0 / math.sqrt(moment) if moment > 0 else 1.0
 
 
-def second_moment(activation: Activation) -> float:
-    """``E[phi(z)^2]`` for a standard normal ``z``, to about ten digits, by the quadrature of `theory.gaussian`."""
+def second_moment(activation: Activation, variance: float = 1.0) -> float:
+    """``E[phi(z)^2]`` for a normal ``z`` of mean zero, to about ten digits, by the quadrature of `theory.gaussian`."""
     settings = [float(v) for v in activation.arguments.values() if isinstance(v, int | float)]
-    return expect(lambda z: activation(z).square(), kinks=(*_CORNERS, *(v for v in settings if -12 < v < 12)))
+    return expect(lambda z: activation(z).square(), variance=variance, kinks=(*_CORNERS, *(v for v in settings if -12 < v < 12)))

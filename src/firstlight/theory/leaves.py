@@ -2,24 +2,25 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from firstlight.graph import Graph, Node
-from firstlight.theory.axes import guess, label
+from firstlight.graph import Node
+from firstlight.theory.axes import label
+from firstlight.theory.inputs import InputMoments
 from firstlight.theory.signal import Signal, fresh, scalar
 
-Drawn: TypeAlias = Mapping[str, tuple[float, float]]
-"""Mean and second moment of the elements of each parameter."""
-
+Drawn: TypeAlias = Mapping[str, tuple[float, ...]]
+"""Mean and second moment of the elements of each parameter; then, where known, their kurtosis (3 when not)."""
 
 _OFF = -50.0
 
 
-def as_they_are(model: nn.Module, *, weights: bool = True) -> dict[str, tuple[float, float]]:
-    """Mean and second moment of every parameter and buffer.
+def as_they_are(model: nn.Module, *, weights: bool = True) -> dict[str, tuple[float, ...]]:
+    """Mean, second moment and kurtosis of every parameter and buffer.
 
     An element of -50 or less in a buffer switches an attention weight off and is no part of the rest's distribution. A
     mean within four standard errors of zero is taken as zero: weights drawn with mean zero never have exactly that,
@@ -32,7 +33,7 @@ def as_they_are(model: nn.Module, *, weights: bool = True) -> dict[str, tuple[fl
     Returns:
         By name; tensors on the meta device, which have no values, are left out.
     """
-    found = {}
+    found: dict[str, tuple[float, ...]] = {}
     with torch.no_grad():
         for name, tensor in [*(model.named_parameters() if weights else ()), *model.named_buffers()]:
             if not tensor.is_meta and tensor.numel() and tensor.is_floating_point():
@@ -41,31 +42,32 @@ def as_they_are(model: nn.Module, *, weights: bool = True) -> dict[str, tuple[fl
     return found
 
 
-def _moments(values: Tensor) -> tuple[float, float]:
+def _moments(values: Tensor) -> tuple[float, float, float]:
     mean, second = float(values.mean()), float(values.square().mean())
     deviation = math.sqrt(max(second - mean**2, 0.0))
     drawn = values.numel() > 1 and deviation > 1e-6 * abs(mean)
     if drawn and abs(mean) < 4 * deviation / math.sqrt(values.numel()):
         mean = 0.0
-    return mean, second if drawn else mean**2
+    if not drawn:
+        return mean, mean**2, 3.0
+    return mean, second, float(((values - mean) / deviation).pow(4).mean())
 
 
-def leaf(node: Node, graph: Graph, drawn: Drawn, batch: int, data: tuple[float, float]) -> Signal:
+def leaf(node: Node, drawn: Drawn, batch: int, inputs: InputMoments) -> Signal:
     """The signal of an input, a parameter, a buffer or a constant.
 
     Args:
         node: which.
-        graph: of the network.
         drawn: moments of parameters and buffers.
         batch: samples in the example.
-        data: mean and second moment of the inputs.
+        inputs: moments of the data.
     """
     shape = node.shape or ()
     rank = len(shape)
-    mean, second = data if node.kind == "input" else drawn.get(node.name, (0.0, 0.0 if node.kind == "buffer" else 1.0))
-    square = scalar(mean**2, rank)
     if node.kind == "input":
-        other, axes = square, guess(shape, batch)
-    else:
-        other, axes = scalar(second, rank), label(shape, "c" * rank)
-    return fresh(node.name, shape, axes, mean=scalar(mean, rank), second=scalar(second, rank), far=square, other=other)
+        return inputs.signal(node.name, shape, batch)
+    mean, square, *kurtosis = drawn.get(node.name, (0.0, 0.0 if node.kind == "buffer" else 1.0))
+    second, far = scalar(square, rank), scalar(mean**2, rank)
+    axes = label(shape, "c" * rank)
+    signal = fresh(node.name, shape, axes, mean=scalar(mean, rank), second=second, far=far, other=second)
+    return replace(signal, kurtosis=kurtosis[0]) if kurtosis else signal

@@ -9,6 +9,7 @@ import torch
 
 from firstlight.graph import Graph, Node
 from firstlight.theory.axes import guess, resized
+from firstlight.theory.inputs import WHITE_NOISE, InputMoments
 from firstlight.theory.leaves import Drawn, leaf
 from firstlight.theory.maps import RULES, Context, Step
 from firstlight.theory.maps.registry import Flow, shape_of, with_maps
@@ -23,8 +24,7 @@ def propagate(
     graph: Graph,
     drawn: Drawn,
     *,
-    input_mean: float = 0.0,
-    input_second_moment: float = 1.0,
+    inputs: InputMoments = WHITE_NOISE,
     training: bool = True,
 ) -> Prediction:
     """Predict every node of `graph`.
@@ -32,39 +32,38 @@ def propagate(
     Args:
         graph: of the network, from `trace`.
         drawn: mean and second moment of the elements of each parameter and buffer, by name.
-        input_mean: mean of the elements of the inputs.
-        input_second_moment: their mean square.
+        inputs: moments of the data; white noise when nothing is said.
         training: batch norm and dropout as in training; otherwise as in evaluation.
 
     Returns:
         One entry for each operation that depends on an input. An operation without a rule, or used in a way its rule
         does not know, is opaque: it hands the moments of its first signal on, and says so.
     """
-    context, steps, gradients = walk(graph, drawn, (input_mean, input_second_moment), training)
+    context, steps, gradients = walk(graph, drawn, inputs, training)
     nodes = tuple(
         _describe(node, steps[node.name], gradients.get(node.name), context)
         for node in graph.operations
         if node.name in graph.signal
     )
-    inputs = {n.name: input_second_moment for n in graph.nodes if n.kind == "input"}
-    return Prediction(nodes, inputs, tuple(_notes(graph, nodes)))
+    given = {n.name: inputs.average for n in graph.nodes if n.kind == "input"}
+    return Prediction(nodes, given, tuple(_notes(graph, nodes)))
 
 
 def walk(
-    graph: Graph, drawn: Drawn, data: tuple[float, float], training: bool
+    graph: Graph, drawn: Drawn, inputs: InputMoments = WHITE_NOISE, training: bool = True
 ) -> tuple[Context, dict[str, Step], dict[str, Gradient]]:
     """The two passes themselves, with everything they know: maps over sites and channels, sources, correlations.
 
     Args:
         graph: of the network.
         drawn: mean and second moment of the elements of each parameter and buffer, by name.
-        data: mean and second moment of the inputs.
+        inputs: moments of the data.
         training: whether batch norm and dropout are in train mode.
 
     Returns:
         The context with a signal for each node, the step of each operation, and the gradient by each node.
     """
-    context, steps = forward(graph, drawn, data, training)
+    context, steps = forward(graph, drawn, inputs, training)
     return context, steps, _backward(graph, steps, context)
 
 
@@ -75,14 +74,14 @@ Settle: TypeAlias = Callable[[Node, Step], Mapping[str, tuple[float, float]]]
 def forward(
     graph: Graph,
     drawn: Drawn,
-    data: tuple[float, float] = (0.0, 1.0),
+    inputs: InputMoments = WHITE_NOISE,
     training: bool = True,
     settle: Settle | None = None,
 ) -> tuple[Context, dict[str, Step]]:
     """The first pass alone, for those who ask for no gradient; see `walk`.
 
     Args:
-        graph, drawn, data, training: as for `walk`.
+        graph, drawn, inputs, training: as for `walk`.
         settle: may change parameters when it sees a result; that operation is then computed again with them.
     """
     context, known = Context(graph, _batch(graph), training), dict(drawn)
@@ -94,7 +93,7 @@ def forward(
             steps[node.name] = _step(node, context)
             context.signals[node.name] = steps[node.name].signal
         else:
-            context.signals[node.name] = context.register(leaf(node, graph, known, context.batch, data))
+            context.signals[node.name] = context.register(leaf(node, known, context.batch, inputs))
 
     for node in graph.nodes:
         visit(node)
@@ -153,7 +152,7 @@ def _opaque(node: Node, context: Context, reason: str) -> Step:
 
     def pull(g: Gradient) -> list[Flow]:
         second, far = (m.mean().reshape(back) for m in (g.second, g.far))
-        return [(x.name, Gradient(second, far, g.spread), True)]
+        return [(x.name, g.moved(second, far), True)]
 
     return Step(signal, pull, opaque=reason)
 

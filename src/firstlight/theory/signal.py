@@ -45,6 +45,7 @@ class Signal:
         steps: the signals that the last operation of that function was applied to, each with the slope by it.
         terms: coefficients of the independent sources it is a linear combination of, by source.
         spread: variance of log(second moment) over weight draws, carried along so far.
+        swing: variance of log(size) of one channel over samples, shared by all sites of a sample (a gate's doing).
         rows: K between elements along the last dimension, for the logits of attention; ``None`` when unknown.
         simplex: true when the elements along the last dimension are positive and sum to one.
         across: E z z' between two channels of one element; ``None`` where that is (E z)², as after random weights.
@@ -65,6 +66,7 @@ class Signal:
     steps: "tuple[tuple[Signal, Elementwise], ...]" = ()
     terms: Mapping[str, float] = field(default_factory=dict)
     spread: float = 0.0
+    swing: float = 0.0
     rows: Tensor | None = None
     simplex: bool = False
     across: Tensor | None = None

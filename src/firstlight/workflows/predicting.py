@@ -7,7 +7,7 @@ from torch import nn
 from firstlight.errors import FirstlightError
 from firstlight.graph import Graph, trace
 from firstlight.initialization import Plan
-from firstlight.theory import Derivation, Prediction, as_they_are, derive, propagate
+from firstlight.theory import Derivation, InputMoments, Prediction, as_they_are, derive, propagate
 from firstlight.theory.leaves import Drawn
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def predict(
     return propagate(
         graph or trace(model, example),
         _drawn(model, plan),
-        input_mean=mean,
-        input_second_moment=second,
+        inputs=InputMoments(mean, second),
         training=mode == "train",
     )
 
@@ -78,8 +77,8 @@ def derive_layer(
         FirstlightError: slug ``no-such-layer``; ``impossible-moments``; and what tracing raises.
     """
     _check(input_mean, input_second_moment)
-    data = (input_mean, input_second_moment)
-    return derive(graph or trace(model, example), _drawn(model, plan), layer, data=data)
+    inputs = InputMoments(input_mean, input_second_moment)
+    return derive(graph or trace(model, example), _drawn(model, plan), layer, inputs=inputs)
 
 
 def _check(mean: float, second: float) -> None:

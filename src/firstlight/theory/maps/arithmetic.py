@@ -77,7 +77,7 @@ def _with_constant(node: Node, ctx: Context, x: Signal, c: Signal, op: str, alph
     step = apply(node, ctx, x, _SCALAR[op](value))
 
     def pull(g: Gradient) -> list[Flow]:
-        back = Gradient(g.second * x.second, g.far * x.far, g.spread) if op == "mul" else g.scaled(alpha**2)
+        back = g.moved(g.second * x.second, g.far * x.far) if op == "mul" else g.scaled(alpha**2)
         return [*step.pull(g), (c.name, reduced(back, c, x.shape, x.axes), True)]
 
     return replace(step, pull=pull) if ctx.is_signal(c.name) else step
@@ -157,9 +157,7 @@ def reduced(g: Gradient, x: Signal, shape: tuple[int, ...], axes: Axes) -> Gradi
         second, far = (m.mean(d, keepdim=True) for m in (second, far))
         second = n * (second + (n - 1) * far) if d in sites else n * second
         far = n * n * far if d in sites else n * far
-    if sites and all(d in sites or main_kind(axes[d]) != "s" for d in range(len(shape)) if shape[d] > 1):
-        far = second
-    return Gradient(second.reshape(second.shape[lead:]), far.reshape(far.shape[lead:]), g.spread)
+    return g.moved(second.reshape(second.shape[lead:]), far.reshape(far.shape[lead:]))
 
 
 def _frame(ctx: Context, a: Signal, b: Signal, shape: tuple[int, ...]) -> Axes:
@@ -218,17 +216,36 @@ def product(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
     rows = None if a.rows is None or b.mean.numel() > 1 else a.rows * b.second
     signal = Signal(
         node.name, shape, axes, means + float(shared[0]), second, far, other, mixed([x, y], [1.0, 1.0]),
-        terms=terms, spread=a.spread + b.spread, rows=rows,
+        terms=terms, spread=a.spread + b.spread, rows=rows, swing=_swing(a, x) + _swing(b, y),
     )  # fmt: skip
 
     def pull(g: Gradient) -> list[Flow]:
-        flows: list[Flow] = []
-        for operand, partner in ((a, y), (b, x)):
-            weighted = Gradient(g.second * partner.second, g.far * partner.far, g.spread + partner.spread)
-            flows.append((operand.name, reduced(weighted, operand, shape, axes), True))
-        return flows
+        return [
+            (operand.name, reduced(_by_factor(g, partner, operand, shape), operand, shape, axes), True)
+            for operand, partner in ((a, y), (b, x))
+        ]
 
     return Step(ctx.register(signal), pull)
+
+
+def _swing(operand: Signal, broadcast: Signal) -> float:
+    """``var log g`` over samples of a gate ``g`` that is one number for all sites: ``(E g² - E g g')/E g²``."""
+    if operand.shape == broadcast.shape or broadcast.far is not broadcast.second:
+        return operand.swing
+    second = float(operand.second.mean())
+    return operand.swing + max(1 - float(operand.other.mean()) / second, 0.0) if second > 0 else 0.0
+
+
+def _by_factor(g: Gradient, partner: Signal, operand: Signal, shape: tuple[int, ...]) -> Gradient:
+    """``g · partner``; where a gate collects it from many sites, what `g` has in common with the partner adds up.
+
+    After ``relu(x · gate)`` the gradient is there only where ``x`` is positive: ``E (g x)(g' x')`` between two sites is
+    that of independent ones, plus the variance of ``x`` times `Gradient.along`.
+    """
+    far = g.far * partner.far
+    if g.along is not None and operand.shape != shape:
+        far = far + g.along * partner.variance
+    return replace(g.moved(g.second * partner.second, far), spread=g.spread + partner.spread)
 
 
 @rule("glu")
@@ -245,7 +262,7 @@ def gated(node: Node, ctx: Context) -> Step:
         by_gate = through(x.gaussian(), aten("sigmoid", {}), Gradient(g.second * x.second, g.far * x.far), ctx)
         second, far = (g.second * gate.second + by_gate.second) / 2, (g.far * gate.far + by_gate.far) / 2
         second, far = (m if m.shape[dim] == 1 else m.mean(dim, keepdim=True) for m in (second, far))
-        return [(x.name, Gradient(second, far, g.spread), True)]
+        return [(x.name, g.moved(second, far), True)]
 
     return Step(ctx.register(out), pull)
 

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from firstlight.graph import Node
-from firstlight.theory.axes import main_kind, resized
+from firstlight.theory.axes import main_kind, resized, size
 from firstlight.theory.gaussian import grid
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.maps.weights import weighted_sum
@@ -65,8 +65,15 @@ def softmax(node: Node, ctx: Context) -> Step | None:
     maps = [scalar(v, rank) for v in (1 / tokens, p / tokens, shared / tokens, 1 / tokens**2)]
     out = replace(with_maps(x, node, x.axes, maps), near=None, simplex=dim == rank - 1)
 
+    alone = size(x.axes, "s") == max(size(x.axes, "s", [dim]), 1) and not (x.rows is not None)
+
     def pull(g: Gradient) -> list[Flow]:
-        return [(x.name, g.scaled(_jacobian(variance, tokens) / tokens), True)]
+        """What the gradients of one softmax share cancels, as its weights sum to one: `far`, when it has all sites."""
+        factor = _jacobian(variance, tokens) / tokens
+        if alone and tokens > 1:
+            second = (g.second - g.far).clamp_min(0) * factor
+            return [(x.name, g.moved(second, -second / (tokens - 1)), True)]
+        return [(x.name, g.scaled(factor), True)]
 
     return Step(ctx.register(out), pull)
 

@@ -28,7 +28,7 @@ def dropout(node: Node, ctx: Context) -> Step | None:
     out = ctx.register(replace(out, terms={**linear_terms(x.terms, 1.0), node.name: 1.0}))
 
     def pull(g: Gradient) -> list[Flow]:
-        back = Gradient(g.second / keep, g.far / keep if whole_channels else g.far, g.spread)
+        back = g.moved(g.second / keep, g.far / keep if whole_channels else g.far)
         return [(x.name, back, True)]
 
     return Step(out, pull)

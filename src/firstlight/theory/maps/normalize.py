@@ -8,7 +8,12 @@ channels, ``n_s`` sites and ``n_b`` samples, the square of the mean is the avera
 the variance ``σ² = q - K̄``, and every product of two elements becomes ``(K - 2 K̄ + K̄)/σ²``. The forward pass forgets
 its size; the backward pass is divided by it: ``g ↦ γ/σ (g - mean g - ẑ mean(g ẑ))``. For ReLU before a batch norm,
 ``σ²`` is ``q/2·(1-1/π)`` where ``q/2`` came from ``q``, so gradients grow by ``π/(π-1)`` a layer (Yang et al., "A Mean
-Field Theory of Batch Normalization", 2019). Over few numbers, ``E 1/σ² = n/(n-2) / E σ²`` (Jensen).
+Field Theory of Batch Normalization", 2019).
+
+The variance of one channel is ``wᵀ S w`` for its ``d`` weights and the covariance ``S`` of what they read. It varies
+with the ``n`` independent numbers it is taken over and with the weights, so ``E 1/σ² = n/(n-2) · d/(d-2) / E σ²``
+(Jensen). The gradient at the layer's input is ``Σ_c w_c² g_c²/σ_c²``, and the sum over its inputs of ``E w²/(wᵀ S w)``
+is ``1/E x²`` whatever ``d`` is: the weights take their own part of Jensen's factor back (`Gradient.tied`).
 """
 
 import math
@@ -74,15 +79,19 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     root = variance.sqrt()
     mean = (x.mean - (group.average(x.mean) if centred else 0.0)) / root * gamma[0] + beta[0]
     maps = [maps[0].clamp_min(0), *maps[1:]]
-    out = replace(with_maps(x, node, x.axes, [mean, *maps]), spread=0.0)
+    out = replace(with_maps(x, node, x.axes, [mean, *maps]), spread=0.0, fan=math.inf)
     out = replace(out, terms=_terms(x, float((gamma[0] / root).mean())))
     out = ctx.register(replace(out, terms={**out.terms, node.name: 1.0}))
-    independent = _independent(x, group, float(level.mean()))
-    blur = independent / (independent - 2) if independent > 4 else 2.0
+    numbers = _independent(x, group, float(level.mean()))
+    weights = x.fan if group.channels == 1 else math.inf
+    over_numbers, over_weights = (_inverse(n) for n in (numbers, weights))
+    back = gain * over_numbers * over_weights
+    noise = sum(2 / max(n - 4, 0.5) for n in (numbers, weights))  # var 1/σ² of an inverse gamma, over (E 1/σ²)²
     groups = math.prod(x.shape) / (group.channels * group.sites * group.samples)
 
     def pull(g: Gradient) -> list[Flow]:
-        return [(x.name, _back(g, group, out, gain, blur, beta[1], gamma[1], centred, 2 / independent / groups), True)]
+        found = _back(g, group, out, beta[1], gamma[1], centred)
+        return [(x.name, replace(found.scaled(back, noise / groups), tied=g.tied * over_weights), True)]
 
     return Step(out, pull)
 
@@ -119,10 +128,7 @@ def _terms(x: Signal, factor: float) -> dict[str, float]:
 
 
 def _independent(x: Signal, group: Group, level: float) -> float:
-    """Effective number of independent numbers behind the variance: ``(tr Σ)² / tr Σ²`` of their covariance.
-
-    One channel of a layer with `d` weights has no more than `d` of them, however many samples it is measured on.
-    """
+    """Effective number of independent numbers behind the variance: ``(tr Σ)² / tr Σ²`` of their covariance."""
     _, second, far, other = x.scalars()
     variance = second - level
     if variance <= 0:
@@ -130,16 +136,19 @@ def _independent(x: Signal, group: Group, level: float) -> float:
     near, apart = ((k - level) / variance for k in (far, other))
     own = 1 / group.sites + (1 - 1 / group.sites) * near**2
     samples = own / group.samples + (1 - 1 / group.samples) * apart**2
-    if group.channels > 1:
-        return max(group.channels / samples, 1.0)
-    return max(1 / (samples + 1 / x.fan), 1.0)
+    return max(group.channels / samples, 1.0)
 
 
-def _back(
-    g: Gradient, group: Group, out: Signal, gain: Tensor, blur: float, beta: float, gamma: float,
-    centred: bool, noise: float,
-) -> Gradient:  # fmt: skip
-    """``γ/σ (g - mean g - ẑ mean(g ẑ))`` in second moments; gradients of different samples and channels do not pair."""
+def _inverse(n: float) -> float:
+    """``E 1/σ² · E σ²`` for a mean of `n` squares of independent normal numbers, ``n/(n-2)``.
+
+    For two or fewer the mean is infinite, and a sample of it large; it is cut there.
+    """
+    return 1 + 2 / (n - 2) if n > 3 else 3.0
+
+
+def _back(g: Gradient, group: Group, out: Signal, beta: float, gamma: float, centred: bool) -> Gradient:
+    """``g - mean g - ẑ mean(g ẑ)`` in second moments; gradients of different samples and channels do not pair."""
     zero = torch.zeros_like(g.second)
     common = group.pairs(group.average(g.second), group.average(g.far), zero, zero)
     scale = gamma if gamma > 0 else 1.0
@@ -152,7 +161,7 @@ def _back(
         far = g.far - removed
     else:
         far = g.far * (second / g.second.clamp_min(1e-300)).clamp(0, 1)
-    return Gradient(second * gain * blur, far * gain * blur, g.spread + noise)
+    return g.moved(second, far)
 
 
 @rule("batch_norm")

@@ -66,6 +66,10 @@ def of_function(node: Node, ctx: Context, base: Signal, f: Elementwise) -> Signa
         node.name, shape_of(node), base.axes, back(found.mean), back(found.second), back(found.pair(a.far)),
         back(found.pair(a.other)), _near(base, found, a), base, f, terms=terms,
     )  # fmt: skip
+    if base.swing:
+        # z → z·e^δ with one δ for all sites of a sample: E f moves by δ E z f'(z), which sites share, samples not.
+        moved = back(found.stretch**2) * base.swing
+        signal = replace(signal, second=signal.second + moved, far=signal.far + moved)
     excess = _excess(found.fourth, found.second)
     spread = base.spread + max(excess, 0.0) * sharing(base, ctx.batch) / max(1, base.channels())
     if base.across is not None:

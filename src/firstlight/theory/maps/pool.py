@@ -98,10 +98,9 @@ def average(node: Node, ctx: Context) -> Step:
         return [
             (
                 x.name,
-                Gradient(
+                g.moved(
                     reads + (several - 1).clamp_min(0) * window.scatter(g.far / counted**2),
                     _flat(g.far, window, counted),
-                    g.spread,
                 ),
                 True,
             )
@@ -136,7 +135,7 @@ def adaptive(node: Node, ctx: Context) -> Step:
 
     def pull(g: Gradient) -> list[Flow]:
         """More parts than elements: each element is in several, whose gradients agree by `far`."""
-        grown = Gradient(copies * (g.second + (copies - 1) * g.far), copies**2 * g.far, g.spread)
+        grown = g.moved(copies * (g.second + (copies - 1) * g.far), copies**2 * g.far)
         return list(step.pull(grown))
 
     return replace(step, pull=pull)
@@ -188,7 +187,7 @@ def over(
                 second, far = second.unsqueeze(d), far.unsqueeze(d)
         second, far = (_spread_out(m, dims, x.shape) * scale**2 / n**2 for m in (second, far))
         whole = all(p == x.shape[d] for d, p in zip(dims, parts, strict=True))
-        return [(x.name, Gradient(second, second if whole and sites > 1 else far, g.spread), True)]
+        return [(x.name, g.moved(second, second if whole and sites > 1 else far), True)]
 
     return Step(ctx.register(out), pull)
 
@@ -238,7 +237,7 @@ def maximum(node: Node, ctx: Context) -> Step | None:
         """Only winners get a gradient, so a function before the pooling meets it with its slope there."""
         second, far = (g.second.mean() * outputs / inputs, g.far.mean() * (outputs / inputs) ** 2)
         rank = (1,) * len(x.shape)
-        back = Gradient(second.reshape(rank), far.reshape(rank), g.spread)
+        back = g.moved(second.reshape(rank), far.reshape(rank))
         if x.root is x:
             return [(x.name, back, True)]
         return [(x.root.name, back.scaled(chi), True), (x.name, back, False)]

@@ -91,9 +91,9 @@ def arrange(node: Node, ctx: Context) -> Step | None:
     def pull(g: Gradient) -> list[Flow]:
         if kept and g.second.numel() == 1 and g.far.numel() == 1:
             rank = (1,) * len(x.shape)
-            return [(x.name, Gradient(g.second.reshape(rank), g.far.reshape(rank), g.spread), True)]
+            return [(x.name, g.moved(g.second.reshape(rank), g.far.reshape(rank)), True)]
         second, far = (_adjoint(node, x, m, None) for m in (g.second, g.far))
-        return [(x.name, Gradient(second, far, g.spread), True)]
+        return [(x.name, g.moved(second, far), True)]
 
     return Step(out, pull)
 
@@ -129,7 +129,7 @@ def part(node: Node, ctx: Context) -> Step | None:
 
     def pull(g: Gradient) -> list[Flow]:
         second, far = (_adjoint(whole, x, m, index) for m in (g.second, g.far))
-        return [(x.name, Gradient(second, far, g.spread), True)]
+        return [(x.name, g.moved(second, far), True)]
 
     return Step(out, pull)
 
@@ -179,7 +179,7 @@ def join(node: Node, ctx: Context) -> Step:
             second, far = (m if m.shape[dim] == 1 else m.narrow(dim, start, n) for m in (g.second, g.far))
             if stacked:
                 second, far = second.squeeze(dim), far.squeeze(dim)
-            flows.append((p.name, Gradient(compress(second), compress(far), g.spread), True))
+            flows.append((p.name, g.moved(compress(second), compress(far)), True))
             start += n
         return flows
 
@@ -227,7 +227,7 @@ def select(node: Node, ctx: Context) -> Step:
 
     def pull(g: Gradient) -> list[Flow]:
         second, far = (m.mean().reshape((1,) * len(x.shape)) * share for m in (g.second, g.far))
-        return [(x.name, Gradient(second, far, g.spread), True)]
+        return [(x.name, g.moved(second, far), True)]
 
     return Step(out, pull)
 
@@ -251,7 +251,7 @@ def interpolate(node: Node, ctx: Context) -> Step:
     def pull(g: Gradient) -> list[Flow]:
         second, far = (m.mean(tuple(range(2, m.dim())), keepdim=True) for m in (g.second, g.far))
         back = grown * share * (second - far) + grown**2 * far
-        return [(x.name, Gradient(back, grown**2 * far, g.spread), True)]
+        return [(x.name, g.moved(back, grown**2 * far), True)]
 
     return Step(ctx.register(replace(out, near=None)), pull)
 

@@ -70,6 +70,11 @@ def _weighted(x: Signal, weight: Signal, terms: float, collect: Callable[[Tensor
     return [mean_w * mean, *maps]
 
 
+def _free(weight: Signal, terms: float) -> float:
+    """As many normal weights as make a sum of squares vary as these `terms` do: ``var Σ w² ~ (κ - 1)/terms``."""
+    return terms * 2 / max(weight.kurtosis - 1, 1e-6)
+
+
 def _pulled(weight: Signal) -> float:
     return max(float(weight.second.mean()), 0.0)
 
@@ -95,16 +100,16 @@ def weighted_sum(node: Node, ctx: Context, x: Signal, weight: Signal, out: int) 
     if main_kind(x.axes[-1]) == "s" and size(x.axes, "s", [last]) > 1:
         axes = (*(tuple(("s" if k == "c" else k, n) for k, n in a) for a in x.axes[:-1]), (("c", out),))
         maps[2], near = maps[0] ** 2 + _pulled(weight) * collect(x.mean**2, False), None
-    signal = ctx.register(_finish(node, ctx, x, axes, maps, near, fan_in))
+    signal = ctx.register(_finish(node, ctx, x, axes, maps, near, _free(weight, fan_in)))
     second_w = _pulled(weight)
     # Sites that were merged into the last dimension (patches) meet weights of their own: only equals pair.
     merged = max(1, size(x.axes, "s", [last]))
 
     def pull(g: Gradient) -> list[Flow]:
         factor = second_w * out
+        g = g.before_weights()
         second, far = (m.mean(last, keepdim=True) * factor for m in (g.second, g.far))
-        back = Gradient(second, far / merged, g.spread)
-        return [(x.name, back, True)]
+        return [(x.name, g.moved(second, far / merged), True)]
 
     return Step(signal, pull, local=2 * sharing(signal, ctx.batch) / out)
 
@@ -127,12 +132,15 @@ def convolution(node: Node, ctx: Context) -> Step | None:
         grouped = _by_group(values, groups, shape_of(node)[1]) * per_group
         return window.pair_sum(grouped) if pair else window.sum(grouped)
 
-    signal = _convolved(node, ctx, x, _weighted(x, weight, terms, collect), _strided(x.near, stride), terms)
+    signal = _convolved(
+        node, ctx, x, _weighted(x, weight, terms, collect), _strided(x.near, stride), _free(weight, terms)
+    )
     factor = _pulled(weight) * shape_of(node)[1] / groups
 
     def pull(g: Gradient) -> list[Flow]:
+        g = g.before_weights()
         second, far = (_by_group(m, groups, x.shape[1]) * factor for m in (g.second, g.far))
-        return [(x.name, Gradient(window.scatter(second), window.pair_scatter(far), g.spread), True)]
+        return [(x.name, g.moved(window.scatter(second), window.pair_scatter(far)), True)]
 
     return Step(signal, pull, local=2 * sharing(signal, ctx.batch) / shape_of(node)[1])
 
@@ -156,12 +164,13 @@ def transposed(node: Node, ctx: Context) -> Step | None:
 
     taps = inputs / groups * math.prod(kernel) / math.prod(window.stride)
     near = None if math.prod(window.stride) > 1 else x.near
-    signal = _convolved(node, ctx, x, _weighted(x, weight, taps, collect), near, taps)
+    signal = _convolved(node, ctx, x, _weighted(x, weight, taps, collect), near, _free(weight, taps))
     factor = _pulled(weight) * per_group
 
     def pull(g: Gradient) -> list[Flow]:
+        g = g.before_weights()
         second, far = (_by_group(m, groups, x.shape[1]) * factor for m in (g.second, g.far))
-        return [(x.name, Gradient(window.sum(second), window.pair_sum(far), g.spread), True)]
+        return [(x.name, g.moved(window.sum(second), window.pair_sum(far)), True)]
 
     return Step(signal, pull, local=2 * sharing(signal, ctx.batch) / shape_of(node)[1])
 
