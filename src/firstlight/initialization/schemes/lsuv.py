@@ -7,11 +7,13 @@ start: one pass calibrates every layer in the order in which they run, first, de
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from firstlight.errors import FirstlightError
 from firstlight.graph import Graph, Node, call_arguments, fans, record, untouched
 from firstlight.initialization.apply import apply
 from firstlight.initialization.plan import Decision, Plan
@@ -30,8 +32,19 @@ def lsuv(graph: Graph, model: nn.Module, batch: Any, *, seed: int = 0) -> Plan:
         seed: of the weights.
 
     Returns:
-        The orthogonal plan with each standard deviation divided by the measured one.
+        The orthogonal plan with each standard deviation divided by the measured one. A weight whose result is constant,
+        not finite, or not there at all (it is computed before it is used) keeps its own.
+
+    Raises:
+        FirstlightError: slug ``model-without-memory``, for a model on the meta device.
     """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise FirstlightError(
+            "LSUV measures what the network makes of a batch, and this one is on the meta device, without memory",
+            "build it on a real device, or use scheme 'auto', which predicts instead of measuring",
+            slug="model-without-memory",
+            call="lsuv(graph, model, batch)",
+        )
     start = orthogonal(graph)
     weights = {fan.parameter for fan in fans(graph)} & {d.name for d in start.decisions if d.gain is not None}
     scales: dict[str, float] = {}
@@ -42,7 +55,9 @@ def lsuv(graph: Graph, model: nn.Module, batch: Any, *, seed: int = 0) -> Plan:
             return
         if mine[0] not in scales:
             std = float(result.float().std(correction=0))
-            scales[mine[0]] = 1 / std if std > 0 else 1.0
+            if not 0 < std < math.inf:
+                return
+            scales[mine[0]] = 1 / std
         result.mul_(scales[mine[0]])
 
     args, kwargs = call_arguments(batch)
