@@ -84,11 +84,12 @@ def _outliers(weight: Tensor) -> None:
 
 
 def _rank_one(weight: Tensor) -> None:
-    """Outer product of two vectors, at the layer's own scale."""
+    """Outer product of normal numbers and signs, at the layer's own scale: no weight of it is an outlier."""
     rows = weight.flatten(1)
     generator = torch.Generator().manual_seed(0)
-    u, v = torch.randn(rows.shape[0], 1, generator=generator), torch.randn(1, rows.shape[1], generator=generator)
-    weight.copy_((u @ v * rows.std()).view_as(weight))
+    units = torch.randn(rows.shape[0], 1, generator=generator)
+    signs = torch.randint(2, (1, rows.shape[1]), generator=generator) * 2.0 - 1
+    weight.copy_((units @ signs * rows.std()).view_as(weight))
 
 
 @torch.no_grad()
