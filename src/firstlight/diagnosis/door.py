@@ -31,11 +31,6 @@ def normalizes_itself(case: Case) -> bool:
     return False
 
 
-def converts_itself(case: Case) -> bool:
-    """Whether the network turns its input into another number type by itself."""
-    return case.measured is not None and any(node.function in ("to", "type_as") for node in _before_layers(case.graph))
-
-
 def first_layer(case: Case) -> Node | None:
     """The first layer with weights that the images meet; None when the network did not run."""
     if case.measured is None:

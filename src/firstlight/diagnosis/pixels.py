@@ -37,6 +37,8 @@ class Pixels:
         low: smallest value of each channel.
         high: largest value of each channel.
         step: distance of neighbouring gray levels, C; None when the values lie on no lattice.
+        darkest: smallest value on the lattice, C: `low`, unless that is a value of its own, from clipping or padding.
+        brightest: largest value on the lattice, C.
     """
 
     values: Floats
@@ -45,6 +47,8 @@ class Pixels:
     low: Floats
     high: Floats
     step: Floats | None
+    darkest: Floats
+    brightest: Floats
 
     @property
     def channels(self) -> int:
@@ -58,9 +62,19 @@ class Pixels:
 
     @property
     def span(self) -> Floats:
-        """Gray levels between the smallest and the largest value, C; only where there is a lattice."""
+        """Gray levels between the darkest and the brightest, C; only where there is a lattice."""
         assert self.step is not None, "asked only where there is one"
-        return np.asarray((self.high - self.low) / self.step)
+        return np.asarray((self.brightest - self.darkest) / self.step)
+
+    @property
+    def clipped(self) -> float:
+        """Share of values at two limits that are no gray levels and the same in every channel; 0 without such "
+        "limits."""
+        low, high = self.low[0], self.high[0]
+        off = (self.low != self.darkest).any() and (self.high != self.brightest).any()
+        if self.step is None or not off or (self.low != low).any() or (self.high != high).any():
+            return 0.0
+        return float(((self.values == low) | (self.values == high)).mean())
 
 
 def pixels(case: Case) -> Pixels:
@@ -80,7 +94,7 @@ def pixels(case: Case) -> Pixels:
         raise NotChecked("every channel is constant")
     noise = 4 * (torch.finfo(images.dtype).eps if images.is_floating_point() else 0.0)
     return Pixels(
-        values, values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3)), low, high, _steps(values, low, high, noise)
+        values, values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3)), low, high, *_lattice(values, low, high, noise)
     )
 
 
@@ -106,26 +120,31 @@ def has_convolutions(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1 for module in model.modules())
 
 
-def _steps(values: Floats, low: Floats, high: Floats, noise: float) -> Floats | None:
-    """Spacing of each channel; a constant channel takes that of the others."""
-    found = []
+def _lattice(values: Floats, low: Floats, high: Floats, noise: float) -> tuple[Floats | None, Floats, Floats]:
+    """Spacing, darkest and brightest level of each channel; a constant channel takes the spacing of the others."""
+    steps, darkest, brightest = np.full(len(low), np.nan), low.copy(), high.copy()
     for channel in np.flatnonzero(low < high):
         flat = values[:, channel].ravel()
-        step = _step(np.unique(flat[:: max(1, flat.size // _DISTINCT)]), noise * max(abs(low[channel]), high[channel]))
+        levels = np.unique(np.append(flat[:: max(1, flat.size // _DISTINCT)], (low[channel], high[channel])))
+        known_to = noise * max(abs(low[channel]), abs(high[channel]))
+        step = _step(levels, known_to)
         if step is None:
-            return None
-        found.append(step)
-    steps = np.full(len(low), found[0])
-    steps[low < high] = found
-    return steps
+            return None, low, high
+        steps[channel] = step
+        inside = levels[1:-1]  # the ends may be clipped, or padding
+        for ends, end, nearest in ((darkest, low, inside[0]), (brightest, high, inside[-1])):
+            places = (end[channel] - inside[0]) / step
+            if abs(places - round(places)) > 0.1 + known_to / step:
+                ends[channel] = nearest
+    return np.where(np.isnan(steps), np.nanmin(steps), steps), darkest, brightest
 
 
 def _step(levels: Floats, noise: float) -> float | None:
     """Spacing of sorted numbers, known to ±noise; None when they are not evenly spaced.
 
-    Zeros are left out, for images are padded with them after normalization.
+    The ends are left out, for values may be clipped, and zeros, for images are padded with them after normalization.
     """
-    kept = levels[levels != 0]
+    kept = levels[1:-1][levels[1:-1] != 0]
     apart = kept[np.diff(kept, prepend=-np.inf) > noise]
     return _spacing(apart - apart[0], noise) if len(apart) >= _FEWEST_LEVELS else None
 

@@ -104,7 +104,7 @@ def single_step(case: Case, seen: Pixels) -> Constants | None:
     std = 1 / (seen.step * _levels(seen))
     if std.min() < 0.01 or std.max() > 1.5:  # no std of pixels in 0…1
         return None
-    return Constants("unknown origin", -seen.low * std, std)
+    return Constants("unknown origin", -seen.darkest * std, std)
 
 
 def _levels(seen: Pixels) -> int:
@@ -120,8 +120,7 @@ def _hypotheses(constants: list[Constants], levels: int) -> Iterator[Treatment]:
         yield Treatment(f"x/{levels} minus the mean of {c.name}", "", one, -c.mean, c)
     yield Treatment(f"raw pixels, {_LEVELS[levels]}", "raw", levels * one, zero)
     yield Treatment(f"x/{levels} applied twice", "twice", one / levels, zero)
-    if levels == 65535:
-        yield Treatment("16-bit pixels divided by 255", "range", 257 * one, zero)
+    yield Treatment("16-bit pixels divided by 255", "range", 257 * one, zero)
     for c in constants:
         yield from _mistakes(c, levels)
     for first in constants:
@@ -158,7 +157,7 @@ def _on_the_lattice(h: Treatment, seen: Pixels) -> bool:
     assert seen.step is not None, "asked only where there is one"
     levels = _levels(seen)
     close = np.abs(seen.step * levels / h.factor - 1) <= _FACTOR
-    darkest = (seen.low - h.shift) / seen.step
+    darkest = (seen.darkest - h.shift) / seen.step
     on = np.abs(darkest - np.round(darkest)) <= _PLACE
     inside = (darkest >= -_PLACE) & (darkest + seen.span <= levels + _PLACE)
     # 0.2 % of 65535 levels are more than a fifth of a level: 16-bit lattices are not told apart by place.
@@ -176,7 +175,7 @@ def _by_spacing(seen: Pixels) -> Treatment | None:
     )
     for factor, words, fault in cases:
         if (np.abs(seen.step * levels / factor - 1) <= _FACTOR).all():
-            return Treatment(words, fault, np.full(1, factor), seen.low)
+            return Treatment(words, fault, np.full(1, factor), seen.darkest)
     return _integers(seen)
 
 

@@ -75,7 +75,7 @@ class NormalizedTwice(Rule):
         if once is None or seen.rms**2 < _LARGE:
             return None
         std = np.sqrt(once.std)
-        mean = -seen.low * std**2 / (1 + std)
+        mean = -seen.darkest * std**2 / (1 + std)
         back_mean, back_std = seen.mean * std + mean, seen.std * std
         if np.abs(back_mean).max() > 0.5 or back_std.min() < 0.7 or back_std.max() > 1.4 or mean.min() < 0:
             return None

@@ -9,9 +9,10 @@ from firstlight.diagnosis.finding import Finding, Repair
 from firstlight.diagnosis.pixels import Pixels, pixels
 from firstlight.diagnosis.rule import Rule
 from firstlight.diagnosis.treatment import Constants, Treatment, declared, numbers, recognize, renormalization
+from firstlight.recipe.known import KNOWN
 
-_ODDS = 100.0
-_DOUBT = 0.01
+_OWN, _PUBLISHED = (100.0, 0.01), (1000.0, 0.001)
+"""Odds and doubt for numbers of this data, and for published constants, whose photographs may be of another kind."""
 _APART = 4.0
 """Standard errors between the two orders below which the batch is too small to tell them apart."""
 
@@ -26,7 +27,8 @@ class SwappedChannels(Rule):
     published ones have: +0.079 for ImageNet. The other order has its negative. With the standard error of N images the
     two orders are two hypotheses for one mean, and Student's t gives the likelihood of each. Reported when the reverse
     order is a hundred times as likely *and* the right one is refuted at p < 0.01 *and* the reverse one is not: images
-    of another kind refute both and say nothing.
+    of another kind refute both and say nothing. Against published constants, whose photographs may differ from these,
+    it takes a thousand and 0.001, and is a note.
 
     **Usual causes.** ``cv2.imread`` gives BGR. Constants of networks ported from Caffe are printed in BGR.
 
@@ -52,12 +54,13 @@ class SwappedChannels(Rule):
         if done is None:
             raise NotChecked("the order of channels needs the constants: pass mean= and std=, or statistics=")
         difference = float(reference.mean[0] - reference.mean[2])
-        verdict = _order(_red_minus_blue(seen, done), difference)
+        published = any(entry.agrees(reference.mean, None) for entry in KNOWN)
+        verdict = _order(_red_minus_blue(seen, done), difference, _PUBLISHED if published else _OWN)
         if verdict is None:
             return
         measured, error, odds = verdict
         yield self.finding(
-            "warn",
+            "note" if published else "warn",
             "input",
             f"red minus blue is {measured:+.3f} ± {error:.3f}, the reverse of {difference:+.3f}: BGR for RGB",
             evidence=f"{reference.name} has {difference:+.3f}, the reverse order would have {-difference:+.3f}; over "
@@ -81,7 +84,7 @@ class SwappedChannels(Rule):
 
     def _reversed_constants(self, seen: Pixels, done: Treatment, used: Constants) -> Iterator[Finding]:
         # Images in BGR with constants in BGR agree, as networks ported from Caffe want it.
-        if _order(_red_minus_blue(seen, done), float(used.mean[0] - used.mean[2])) is not None:
+        if _order(_red_minus_blue(seen, done), float(used.mean[0] - used.mean[2]), _PUBLISHED) is not None:
             return
         yield self.finding(
             "warn",
@@ -108,7 +111,7 @@ def _red_minus_blue(seen: Pixels, done: Treatment) -> np.ndarray:
     return np.asarray(channels[:, 0] - channels[:, 2])
 
 
-def _order(differences: np.ndarray, expected: float) -> tuple[float, float, float] | None:
+def _order(differences: np.ndarray, expected: float, needed: tuple[float, float]) -> tuple[float, float, float] | None:
     """(mean, standard error, odds) when these are differences of the reverse order; None when they are not.
 
     Raises:
@@ -127,7 +130,8 @@ def _order(differences: np.ndarray, expected: float) -> tuple[float, float, floa
     p_right, p_reverse = (2 * float(student.sf(abs(value), count - 1)) for value in (right, reverse))
     # The profile likelihood of a normal mean is (1 + t²/(n−1))^(−n/2).
     odds = ((1 + right**2 / (count - 1)) / (1 + reverse**2 / (count - 1))) ** (count / 2)
-    return (mean, error, odds) if odds >= _ODDS and p_right < _DOUBT < p_reverse else None
+    odds_needed, doubt = needed
+    return (mean, error, odds) if odds >= odds_needed and p_right < doubt < p_reverse else None
 
 
 def _turned(done: Treatment) -> Repair:

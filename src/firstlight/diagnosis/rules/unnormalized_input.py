@@ -23,6 +23,8 @@ from firstlight.diagnosis.treatment import (
 _OFF, _FAR = 10.0, 100.0
 """Factors of the second moment: too large by one order of magnitude is worth a warning, by two a fault; too small,
 where biases soon take over, by two and by four."""
+_CLIPPED, _MUCH = 0.01, 0.25
+"""Share of clipped values that is worth a warning, and that is a fault; overshoot of bicubic resizing is less."""
 _OFFSET = 25.0
 """Energy of the mean over that of the differences: images five stds from zero look alike to the first layer."""
 
@@ -61,10 +63,26 @@ class UnnormalizedInput(Rule):
         if normalizes_itself(case):
             return
         done = recognize(case, seen)
-        if done is None:
+        if seen.clipped > _CLIPPED:
+            yield self._clipped(seen)
+        elif done is None:
             yield from self._by_moments(seen)
         elif done.fault in ("raw", "range", "centred", "unit"):
             yield self._named(case, seen, done)
+
+    def _clipped(self, seen: Pixels) -> Finding:
+        assert seen.step is not None, "clipping is seen on the lattice"
+        return self.finding(
+            "fail" if seen.clipped > _MUCH else "warn",
+            "input",
+            f"normalized values were clipped to {seen.low[0]:.4g} … {seen.high[0]:.4g}: {seen.clipped:.0%} are at a "
+            "limit",
+            evidence=f"gray levels are {numbers(seen.step)} apart, as after a division by std "
+            f"{numbers(1 / seen.step / 255)}, "
+            f"and would reach beyond both limits, which are no levels themselves and the same in every channel",
+            cause="a clamp or a colour transform for pictures in 0…1, after the normalization",
+            fix="clamp, and change colours, before the normalization",
+        )
 
     def _named(self, case: Case, seen: Pixels, done: Treatment) -> Finding:
         aim = wanted(case, seen, done)

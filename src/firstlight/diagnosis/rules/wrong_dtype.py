@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from firstlight.diagnosis.case import Case, NotChecked
-from firstlight.diagnosis.door import converts_itself, normalizes_itself
+from firstlight.diagnosis.door import normalizes_itself
 from firstlight.diagnosis.finding import Finding
 from firstlight.diagnosis.rule import Rule
+
+_FEW = 12
+"""Levels that normalized values in ±3 or so can have as integers; in uint8, −3…−1 come back as 253…255."""
 
 
 class WrongDtype(Rule):
@@ -18,8 +22,9 @@ class WrongDtype(Rule):
 
     **Expected.** The same type (float32, or what autocast makes of it). Integers are pixels as they lie in files:
     without a conversion PyTorch refuses them (``expected … Byte but found Float``), and with a bare ``.float()`` they
-    arrive as 0…255. float64 is what NumPy makes of ``array / 255``; the network then refuses them, or, if it was
-    converted as well, computes at a fraction of the speed.
+    arrive as 0…255; normalized values that were cast to integers have a handful of levels left. float64 is what NumPy
+    makes of ``array / 255``; the network then refuses them, or, if it was converted as well, computes at a fraction of
+    the speed.
 
     **Usual causes.** ``torch.from_numpy`` on uint8 or float64 arrays; ``PILToTensor`` where ``ToTensor`` was meant.
 
@@ -42,15 +47,7 @@ class WrongDtype(Rule):
         if not images.is_floating_point():
             if normalizes_itself(case):
                 return
-            full = 65535 if images.dtype in (torch.uint16, torch.int32) and images.max() > 255 else 255
-            yield self.finding(
-                "warn" if converts_itself(case) else "fail",
-                "input",
-                f"the images are {kind}, {int(images.min())}…{int(images.max())}, and not {meant}",
-                evidence=f"{evidence}; integers are pixels before any scaling",
-                cause="the images were not converted: PILToTensor or from_numpy without a scaling to 0…1",
-                fix=f"images = images.to(torch.{meant}) / {full}, then the normalization",
-            )
+            yield self._integers(images, kind, meant, evidence)
         elif images.dtype != weights and case.measured is None:
             yield self.finding(
                 "fail",
@@ -69,3 +66,19 @@ class WrongDtype(Rule):
                 cause="NumPy computes in float64 unless told otherwise",
                 fix="model.float(); images = images.float()",
             )
+
+    def _integers(self, images: Tensor, kind: str, meant: str, evidence: str) -> Finding:
+        low, high, levels = int(images.min()), int(images.max()), len(torch.unique(images))
+        cause = "the images were not converted: PILToTensor or from_numpy without a scaling to 0…1"
+        fix = f"images = images.to(torch.{meant}) / {65535 if high > 255 else 255}, then the normalization"
+        if low < 0 or levels <= _FEW:
+            evidence += f"; {levels} levels are left of 256"
+            cause, fix = "normalized values were cast to integers", "cast before the scaling, and never back"
+        return self.finding(
+            "fail",
+            "input",
+            f"the images are {kind}, {low}…{high}, and not {meant}",
+            evidence=f"{evidence}; integers are pixels before any scaling",
+            cause=cause,
+            fix=fix,
+        )
