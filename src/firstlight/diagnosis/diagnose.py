@@ -1,7 +1,7 @@
 """Ask every rule, and fold what follows from one culprit under it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from firstlight.diagnosis.case import Case, NotChecked
@@ -25,37 +25,70 @@ class Diagnosis:
 
 
 def diagnose(case: Case, rules: Sequence[Rule]) -> Diagnosis:
-    """Examine a case by every rule."""
+    """Examine a case by every rule.
+
+    A rule that finds something before it lacks what it needs for the rest has both: its findings, and a reason.
+    """
     findings: list[Finding] = []
     clean, not_checked = [], []
     for rule in rules:
+        before = len(findings)
         try:
-            found = list(rule.examine(case))
+            for finding in rule.examine(case):
+                findings.append(finding)
         except NotChecked as reason:
             not_checked.append((rule.code, str(reason)))
             continue
-        findings += found
-        if not found:
+        if len(findings) == before:
             clean.append(rule.code)
-    return Diagnosis(_folded(findings, {rule.code: rule for rule in rules}), tuple(clean), tuple(not_checked))
+    explains = {rule.code: rule.explains for rule in rules}
+    return Diagnosis(folded(findings, explains), tuple(clean), tuple(not_checked))
 
 
-def _folded(findings: Sequence[Finding], rules: dict[str, Rule]) -> tuple[Finding, ...]:
-    """Culprits only: a finding that another one explains becomes a line among that one's victims.
+def folded(findings: Sequence[Finding], explains: Mapping[str, frozenset[str]]) -> tuple[Finding, ...]:
+    """Culprits only: a finding that another one explains becomes a line among the victims of the last explanation.
 
-    A finding of a worse severity than its explanation stays: a note must not hide a fault.
+    Nothing is lost: each finding stays, or is a line (with its own victims behind it) under one that stays. A finding
+    of a worse severity than its explanation stays, for a note must not hide a fault; of findings that explain one
+    another, the first by severity and code stays.
+
+    Args:
+        findings: in any order.
+        explains: codes that follow from each code.
     """
-    culprits = {id(finding): finding for finding in findings}
-    victims: dict[int, list[str]] = {key: [] for key in culprits}
-    for finding in findings:
-        culprit = next((f for f in findings if _explains(rules[f.code], f, finding)), None)
-        if culprit is not None:
-            del culprits[id(finding)]
-            victims[id(culprit)].append(f"{finding.code} {finding.where}: {finding.title}")
-    kept = [dataclasses.replace(f, victims=(*f.victims, *victims[key])) for key, f in culprits.items()]
-    return tuple(sorted(kept, key=lambda f: (SEVERITIES.index(f.severity), f.code)))
+    ranked = sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.code))
+    reasons = [
+        [j for j, other in enumerate(ranked) if j != k and _explains(other, finding, explains)]
+        for k, finding in enumerate(ranked)
+    ]
+    above = [_last(k, reasons) for k in range(len(ranked))]
+    kept = []
+    for k, finding in enumerate(ranked):
+        if above[k] == k:
+            lines = [line for j, other in enumerate(ranked) if j != k and above[j] == k for line in _lines(other)]
+            kept.append(dataclasses.replace(finding, victims=(*finding.victims, *lines)))
+    return tuple(kept)
 
 
-def _explains(rule: Rule, culprit: Finding, finding: Finding) -> bool:
+def _last(start: int, reasons: Sequence[Sequence[int]]) -> int:
+    """The explanation that nothing explains; in a circle, its first member.
+
+    The first explanation is followed at each turn, so everyone who comes to a circle goes round the same one, and
+    leaves it at the same member.
+    """
+    way = [start]
+    while reasons[way[-1]]:
+        step = reasons[way[-1]][0]
+        if step in way:
+            return min(way[way.index(step) :])
+        way.append(step)
+    return way[-1]
+
+
+def _explains(culprit: Finding, finding: Finding, explains: Mapping[str, frozenset[str]]) -> bool:
     at_least_as_bad = SEVERITIES.index(culprit.severity) <= SEVERITIES.index(finding.severity)
-    return culprit is not finding and finding.code in rule.explains and at_least_as_bad
+    return culprit.code != finding.code and finding.code in explains.get(culprit.code, ()) and at_least_as_bad
+
+
+def _lines(finding: Finding) -> tuple[str, ...]:
+    return (f"{finding.code} {finding.where}: {finding.title}", *finding.victims)

@@ -1,0 +1,125 @@
+"""FL304."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from firstlight.diagnosis.case import Case, NotChecked
+from firstlight.diagnosis.finding import Finding, Repair
+from firstlight.diagnosis.places import at_node, at_parameter, code, module_of
+from firstlight.diagnosis.rule import Rule
+from firstlight.graph import Node
+from firstlight.graph.vocabulary import NORMALIZATION, SHAPE
+from firstlight.probe import Units
+
+_FAIL, _WARN, _SAMPLES = 0.9, 0.1, 4
+
+
+class DeadUnits(Rule):
+    """Units that are never active: at their lowest value for every sample and every position.
+
+    **Measured:** the units of each ReLU-like activation that are zero over all samples *and* positions of the batch.
+    By the rule of three, a unit that was silent in n independent samples is active in less than 3/n of them, with 95 %
+    confidence; positions are not independent and are not counted.
+
+    **Expected:** some units are silent on a small batch by chance, the more, the more alike the samples are there: with
+    correlation ρ the chance is `∫ φ(z) Φ(-z √(ρ/(1-ρ)))ⁿ dz`. What is beyond that share is called dead: more than a
+    tenth of a layer is a warning, nine tenths a failure, for then nothing passes it in either direction.
+
+    **Usual causes:** a bias (or a normalization's shift) far below zero; weights whose mean is negative behind
+    activations that are never negative; a diverged earlier run.
+
+    **Mends it:** zero biases; draw the layer again.
+
+    **Source:** the rule of three: Hanley and Lippman-Hand, JAMA 249 (1983); dying ReLU: Lu et al., "Dying ReLU and
+    Initialization" (2019).
+    """
+
+    code = "FL304"
+    name = "dead-units"
+    explains = frozenset({"FL301", "FL305", "FL401", "FL402", "FL403"})
+
+    def examine(self, case: Case) -> Iterator[Finding]:
+        """One finding: the first layer with dead units, with the others as its victims."""
+        nodes = {node.name: node.units for node in case.run.first.nodes if node.units is not None}
+        if not nodes:
+            raise NotChecked("units were not measured (histograms=False)")
+        samples = next((n.shape[0] for n in case.graph.nodes if n.kind == "input" and n.shape), 0)
+        if samples < _SAMPLES:
+            raise NotChecked(f"{samples} samples are too few to call a unit dead")
+        shares: dict[str, tuple[float, float]] = {}
+        for name, units in nodes.items():
+            if units.dead:
+                expected = _by_chance(samples, _likeness(case, name, nodes))
+                noise = 3 * math.sqrt(max(expected * (1 - expected), 0) / units.count)
+                share = len(units.dead) / units.count
+                if share - expected - noise > _WARN:
+                    shares[name] = share, expected
+        if shares:
+            yield self._finding(case, shares, nodes, samples)
+
+    def _finding(
+        self, case: Case, shares: dict[str, tuple[float, float]], nodes: dict[str, Units], samples: int
+    ) -> Finding:
+        first = next(iter(shares))
+        share, expected = shares[first]
+        units = nodes[first]
+        shift, place = _shift(case, case.graph[first])
+        rate = min(1.0, 3 / samples)
+        return self.finding(
+            "fail" if share >= _FAIL else "warn",
+            title=f"{len(units.dead)} of {units.count} {case.graph[first].function} units are never active"
+            + (f"; so are some in {len(shares) - 1} more layers" if len(shares) > 1 else ""),
+            evidence=f"silent over {samples} samples and {units.seen} values each, so each is active in less than "
+            f"{rate:.0%} of samples with 95 % confidence; by chance {expected:.1%} of the units would be." + shift,
+            cause="a shift far below zero in front of the activation",
+            fix=f"nn.init.zeros_({code(place)})" if place else 'fl.initialize(model, example, scheme="auto", seed=0)',
+            victims=tuple(
+                f"{self.code} {case.graph[name].module or name}: {s:.0%} of its units are never active"
+                for name, (s, _) in list(shares.items())[1:]
+            ),
+            repair=Repair("initialize", {"parameters": (place,), "scheme": "auto"}) if place else None,
+            **(at_parameter(case.graph, place) if module_of(place) else at_node(case.graph, first)),
+        )
+
+
+def _likeness(case: Case, name: str, nodes: dict[str, Units]) -> float:
+    """Correlation between samples of a unit's argument, before any bias: the cosine of what its layer reads."""
+    passed = False
+    while case.graph[name].inputs and case.graph[name].inputs[0] in case.graph.signal:
+        passed = passed or bool(case.graph[name].parameters and name in nodes)
+        name = case.graph[name].inputs[0]
+        if passed and name in nodes:
+            return min(max(nodes[name].alike or 0.0, 0.0), 1.0)
+    return 0.0
+
+
+def _by_chance(samples: int, correlation: float) -> float:
+    """Chance that `samples` equally correlated normal numbers are all negative."""
+    if correlation >= 1 - 1e-9:
+        return 0.5
+    z = np.linspace(-8, 8, 2001)
+    ratio = math.sqrt(correlation / (1 - correlation))
+    inside = torch.special.log_ndtr(torch.from_numpy(-z * ratio)).numpy() * samples
+    return float(np.sum(np.exp(inside - z * z / 2)) * (z[1] - z[0]) / math.sqrt(2 * math.pi))
+
+
+def _shift(case: Case, activation: Node) -> tuple[str, str]:
+    """The bias in front of an activation, in words, and its name when it is far below zero."""
+    name = activation.inputs[0]
+    while name in case.graph.signal:
+        node = case.graph[name]
+        bias = dict(node.parameters).get("bias")
+        if bias is not None:
+            values = case.model.get_parameter(bias).detach().double()
+            weight = dict(node.parameters).get("weight")
+            low = float(values.quantile(0.1))
+            text = f" The lowest tenth of {bias} is below {low:.3g}."
+            far = low < -3 if node.function in NORMALIZATION else low < -1
+            return (text, bias) if far or weight is None else ("", "")
+        if node.function not in SHAPE and node.function not in NORMALIZATION:
+            break
+        name = node.inputs[0]
+    return "", ""
