@@ -38,46 +38,51 @@ class Stepper:
             self._optimizer = _made(optimizer, self._parameters)
         except Exception as error:
             self._replace(error)
-        self.facts = self._facts(optimizer if isinstance(optimizer, Optimizer) else self._optimizer)
+        known = optimizer if isinstance(optimizer, Optimizer) else self._optimizer
+        self.facts = self._facts(known, isinstance(optimizer, Optimizer) or self._given)
 
     @torch.no_grad()
     def step(self) -> None:
         """Make one step with the gradients there are."""
         rows = [[root_mean_square(p), *_gradient(p)] for p in self._parameters.values()]
         before = {name: p.detach().clone() for name, p in self._parameters.items() if p.grad is not None}
-        try:
-            self._step()
-        except Exception as error:
-            self._replace(error)
+        while not self._stepped():
             for name, values in before.items():
                 self._parameters[name].copy_(values)
-            self._step()
         for (name, p), row in zip(self._parameters.items(), rows, strict=True):
             row.append(root_mean_square(before[name].sub_(p)) if name in before else torch.zeros_like(row[0]))
         self._made.append([torch.stack(row) for row in rows])
 
-    def _step(self) -> None:
-        if self._optimizer is not None:
-            with torch.enable_grad():
-                self._optimizer.step()
+    def _stepped(self) -> bool:
+        """Whether a step could be made; if not, another optimizer, or none, has taken the place."""
+        try:
+            if self._optimizer is not None:
+                with torch.enable_grad():
+                    self._optimizer.step()
+        except Exception as error:
+            self._replace(error)
+            return False
+        return True
 
     def _replace(self, error: Exception) -> None:
-        self._notes.append(f"steps by the optimizer that was given: {reason(error)}; made by {_DEFAULT}")
-        self._optimizer = _made(None, self._parameters)
+        given, self._given = self._given, False
+        self._optimizer = _made(None, self._parameters) if given else None
+        maker = _DEFAULT if given else "nobody"
+        self._notes.append(f"steps by {'the given optimizer' if given else _DEFAULT}: {reason(error)}; made by {maker}")
 
     def steps(self) -> list[tuple[ParameterStep, ...]]:
         """What every step did to every parameter, in one transfer."""
         numbers = iter(fetch([row for rows in self._made for row in rows]))
         return [tuple(_as_step(name, next(numbers)) for name in self._parameters) for _ in self._made]
 
-    def _facts(self, optimizer: Optimizer | None) -> OptimizerFacts:
+    def _facts(self, optimizer: Optimizer | None, given: bool) -> OptimizerFacts:
         names = {id(parameter): name for name, parameter in self._parameters.items()}
         groups = [] if optimizer is None else optimizer.param_groups
         held = [(names.get(id(p)), float(group.get("lr", math.nan))) for group in groups for p in group["params"]]
         return OptimizerFacts(
             name=type(optimizer).__name__ if optimizer is not None else "Adam",
             learning_rate={name: rate for name, rate in held if name is not None},
-            given=self._given,
+            given=given,
             strangers=sum(name is None for name, _ in held),
         )
 

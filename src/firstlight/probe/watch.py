@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from firstlight.graph import Graph, Node
@@ -48,11 +49,12 @@ class Watch:
         axis = self._axes.of(node, tensor)
         if node.function in REARRANGEMENT or not (self._only is None or node.name in self._only):
             return
-        seen = self.seen[node.name] = _Seen(tensor.numel(), moments(tensor))
-        if self._detailed:
-            seen.values = evenly(tensor)
-            if has_units(node):
-                seen.sketch = sketch(node, tensor, axis, self._batch)
+        with torch.autocast(tensor.device.type, enabled=False):  # what is measured is not measured in half precision
+            seen = self.seen[node.name] = _Seen(tensor.numel(), moments(tensor))
+            if self._detailed:
+                seen.values = evenly(tensor)
+                if has_units(node):
+                    seen.sketch = sketch(node, tensor, axis, self._batch)
         if tensor.requires_grad:
 
             def arrived(gradient: Tensor) -> None:
