@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--zoo", action="store_true", help="healthy networks of timm and torchvision instead")
     parser.add_argument("--seeds", type=int, default=1, help="of the zoo's weights and images")
-    parser.add_argument("--size", type=int, default=96, help="of the zoo's images, where the model leaves it free")
+    parser.add_argument("--size", type=int, default=64, help="of the zoo's images, where the model leaves it free")
     parser.add_argument("--batch", type=int, default=8, help="of the zoo's images")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,6 +1,8 @@
 """Healthy networks: one of each of timm's families, torchvision's classifiers, on correctly normalized photographs."""
 
 import functools
+import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -25,27 +27,43 @@ _FIXED = {"inception_v3": 299, "maxvit_t": 224, "vit_b_16": 224}
 
 
 def names() -> list[str]:
-    """Every model, ``timm:NAME`` or ``torchvision:NAME``."""
-    return [f"timm:{name}" for name in theory_zoo.families()] + [f"torchvision:{name}" for name in TORCHVISION]
+    """Every model, ``timm:NAME`` or ``torchvision:NAME``, light ones first."""
+    every = [f"timm:{name}" for name in theory_zoo.families()] + [f"torchvision:{name}" for name in TORCHVISION]
+    return sorted(every, key=_weight)
+
+
+def _weight(name: str) -> float:
+    """Pixels times parameters, counted without memory; last where that is not possible."""
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, side = _built(name, 64)
+        return sum(parameter.numel() for parameter in model.parameters()) * side**2
+    except Exception:  # a model that cannot be built without memory is only sorted last
+        return math.inf
+
+
+def _built(name: str, size: int) -> tuple[nn.Module, int]:
+    """The model and the side of its images."""
+    library, _, model = name.partition(":")
+    if library == "timm":
+        return theory_zoo.build(model, size)
+    import torchvision
+
+    return torchvision.models.get_model_builder(model)(weights=None), _FIXED.get(model, max(size, 64))
 
 
 def healthy(name: str, size: int, batch: int, seed: int) -> Setting:
     """A network as its code draws it, photographs, random labels, cross-entropy, AdamW."""
     torch.manual_seed(seed)
-    library, _, model_name = name.partition(":")
+    model, side = _built(name, size)
     declared: dict[str, Any] = {"mean": MEAN, "std": STD}
-    if library == "timm":
+    if name.startswith("timm:"):
         import timm
 
-        model, side = theory_zoo.build(model_name, size)
-        found = timm.get_pretrained_cfg(model_name)
+        found = timm.get_pretrained_cfg(name.partition(":")[2])
         if found and len(found.mean) == 3:
             declared = {"mean": tuple(found.mean), "std": tuple(found.std)}
-    else:
-        import torchvision
-
-        builder = torchvision.models.get_model_builder(model_name)
-        model, side = builder(weights=None), _FIXED.get(model_name, max(size, 64))
     pixels = np.asarray(crops(batch, side, seed))
     classes = _classes(model, side)
     labels = torch.randint(classes, (batch,), generator=torch.Generator().manual_seed(seed))
