@@ -24,27 +24,33 @@ def runs(
     """Train the network that `start` gives for each seed, at the best of `rates`.
 
     Returns:
-        "rate", "steps", "losses" (one list per seed, in stretches of steps), "final" (one per seed).
+        "rate", "steps", "losses" (one list per seed, in stretches of steps), "final" (one per seed), and "mean" loss
+        over all steps, which is small for a run that converges early; a loss above that of chance counts as chance.
     """
 
     def run(rate: float, seed: int) -> Curve:
         return train(start(seed), shuffled(inputs, labels, size=size, steps=steps, seed=seed), rate=rate)
 
+    top = entropy(labels)
     curves = tuned(run, rates=rates, seeds=seeds)
     return {
         "rate": curves[0].rate,
         "steps": list(curves[0].binned(_POINTS)[0]),
         "losses": [list(curve.binned(_POINTS)[1]) for curve in curves],
         "final": [curve.final for curve in curves],
+        "mean": [sum(min(v, top) for v in curve.loss) / steps for curve in curves],
     }
 
 
 def curve_plot(found: Mapping[str, Mapping[str, Any]], tones: Mapping[str, str], caption: str, chance: float) -> Plot:
-    """Mean over seeds, bands from the lowest to the highest, and the loss of knowing only the classes' frequencies."""
+    """Mean over seeds, bands from the lowest to the highest, and the loss of knowing only the classes' frequencies.
+
+    A loss above 1.6 times that is drawn there, so that a run that begins badly does not flatten the others.
+    """
     longest = max((numbers["steps"] for numbers in found.values()), key=len)
     series = [Series("chance", "gray", (chance,) * len(longest), "dashed")]
     for name, numbers in found.items():
-        columns = list(zip(*numbers["losses"], strict=True))
+        columns = [[min(v, 1.6 * chance) for v in column] for column in zip(*numbers["losses"], strict=True)]
         mean = tuple(sum(column) / len(column) for column in columns)
         low, high = tuple(min(column) for column in columns), tuple(max(column) for column in columns)
         series.append(Series(name, tones[name], mean, "line", low, high))
@@ -63,6 +69,11 @@ def final(numbers: Mapping[str, Any]) -> str:
     values = numbers["final"]
     mean = number(sum(values) / len(values), 3)
     return mean if len(values) == 1 else f"{mean} ({number(min(values), 3)} … {number(max(values), 3)})"
+
+
+def sooner(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether the first converged sooner whatever the seed: each of its mean losses is below each of the second's."""
+    return max(first["mean"]) < min(value for value in second["mean"])
 
 
 def learns(numbers: Mapping[str, Any], chance: float, share: float = 0.5) -> bool:

@@ -14,6 +14,8 @@ from firstlight._files import write_atomically
 from firstlight.errors import FirstlightError
 from firstlight.experiments import (
     cache,
+    chapter1_preprocessing,
+    chapter2_zeros,
     chapter3_small,
     chapter4_large,
     chapter5_xavier,
@@ -25,6 +27,8 @@ from firstlight.report.lecture_page import ChapterPage, lecture_document
 
 FORMAT = "firstlight.lecture/1"
 CHAPTERS: tuple[Chapter[Any], ...] = (
+    chapter1_preprocessing.CHAPTER,
+    chapter2_zeros.CHAPTER,
     chapter3_small.CHAPTER,
     chapter4_large.CHAPTER,
     chapter5_xavier.CHAPTER,

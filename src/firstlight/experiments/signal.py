@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import firstlight as fl
-from firstlight.graph import trace
+from firstlight.graph import Graph, trace
 from firstlight.initialization import SCHEMES, Plan, apply
 from firstlight.probe import probe
 from firstlight.report.document import Bars, Block, Plot, Series, Table, number
@@ -34,49 +34,80 @@ def draw(
     return model
 
 
-def signal(
-    build: Callable[[], nn.Sequential], inputs: dict[str, Tensor], scheme: str, seed: int, std: float | None = None
-) -> dict[str, Any]:
-    """Predict and measure the standard deviation of every activation, and of the gradient by it.
+def along(
+    build: Callable[[], nn.Module],
+    inputs: dict[str, Tensor],
+    plan: Callable[[Graph], Plan],
+    seed: int,
+    ops: tuple[str, ...],
+) -> tuple[dict[str, Any], nn.Module]:
+    """Predict and measure the standard deviation of results along a network, and of the gradient by them.
 
     The loss is a random direction in the outputs, so that the gradient by the outputs is white noise of size one, as
-    the prediction takes it. The network is never built twice: it is drawn straight into memory from its plan.
+    the prediction takes it. The network has no memory until it is drawn straight into it from its plan.
 
     Args:
-        build: the network; linear layers, each followed by an activation.
+        build: the network.
         inputs: batches by name, of one shape; mean 0 and mean square 1.
-        scheme, seed, std: of the weights; see `draw`.
+        plan: of its weights, from its graph.
+        seed: of the weights and of the direction.
+        ops: whose results are looked at.
 
     Returns:
-        Lists with one entry per activation, under "predicted", "band", "predicted gradient", "gradient band",
-        and under "measured" and "measured gradient" by the name of the batch; of the last batch "histograms",
-        "gradient histograms", the share of "saturated" activations and the std of the gradient "by weight".
+        Lists with one entry per result, under "predicted", "band", "predicted gradient", "gradient band", and under
+        "measured" and "measured gradient" by the name of the batch; and the network.
     """
     with torch.device("meta"):
         model = build()
     example = next(iter(inputs.values()))
     graph = trace(model, example.to("meta"))
-    plan: Plan = SCHEMES[scheme](graph).override(_override(std) or {})
-    foreseen = fl.predict(model, example, plan=plan, graph=graph)
-    layers = [node for node in foreseen.nodes if node.op in ("tanh", "relu")]
-    sums = [node for node in foreseen.nodes if node.op == "linear"]
-    apply(plan, model, seed=seed, device="cpu")
+    chosen = plan(graph)
+    nodes = [n for n in fl.predict(model, example, plan=chosen, graph=graph).nodes if n.op in ops]
+    apply(chosen, model, seed=seed, device="cpu")
     measured, gradients = {}, {}
     for name, batch in inputs.items():
         seen = {node.name: node for node in probe(model, batch, loss=_direction(seed)).nodes}
-        measured[name] = [seen[layer.name].forward_std for layer in layers]
-        gradients[name] = [seen[layer.name].gradient_std or 0.0 for layer in layers]
-    return {
-        "std": std,
-        "predicted": [node.forward_std for node in layers],
-        "band": [node.band for node in layers],
+        measured[name] = [seen[node.name].forward_std for node in nodes]
+        gradients[name] = [seen[node.name].gradient_std or 0.0 for node in nodes]
+    numbers = {
+        "predicted": [node.forward_std for node in nodes],
+        "band": [node.band for node in nodes],
         "measured": measured,
-        "predicted gradient": [node.backward_std or 0.0 for node in layers],
-        "gradient band": [node.backward_band for node in layers],
+        "predicted gradient": [node.backward_std or 0.0 for node in nodes],
+        "gradient band": [node.backward_band for node in nodes],
         "measured gradient": gradients,
-        "predicted saturated": [_saturated(node.forward_second_moment) for node in sums],
-        **_looked_into(model, batch, seed),
     }
+    return numbers, model
+
+
+def planned(scheme: str, std: float | None = None) -> Callable[[Graph], Plan]:
+    """Of a scheme; of one std for every weight, where that is given."""
+    return lambda graph: SCHEMES[scheme](graph).override(_override(std) or {})
+
+
+def signal(
+    build: Callable[[], nn.Sequential], inputs: dict[str, Tensor], scheme: str, seed: int, std: float | None = None
+) -> dict[str, Any]:
+    """`along` the activations of linear layers, and a look at their values.
+
+    Returns:
+        What `along` does, and of the last batch "histograms", "gradient histograms", the share of "saturated"
+        activations, predicted too, and the std of the gradient "by weight".
+    """
+    everything, model = along(build, inputs, planned(scheme, std), seed, ("linear", "tanh", "relu"))
+    sums, numbers = _every_second(everything, 0), _every_second(everything, 1)
+    assert isinstance(model, nn.Sequential)
+    return {
+        **numbers,
+        "predicted saturated": [_saturated(std**2) for std in sums["predicted"]],
+        **_looked_into(model, list(inputs.values())[-1], seed),
+    }
+
+
+def _every_second(numbers: Any, first: int) -> Any:
+    if isinstance(numbers, dict):
+        return {name: _every_second(value, first) for name, value in numbers.items()}
+    return numbers[first::2]
 
 
 def _override(std: float | None) -> Overrides | None:
