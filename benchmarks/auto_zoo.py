@@ -34,7 +34,8 @@ from theory_zoo import build, families, white
 def evaluate(name: str, size: int, batch: int) -> dict[str, Any]:
     """One row of the table."""
     model, side = build(name, size)
-    x = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+    images = max(2, batch * size**2 // side**2)  # as many pixels at any size, where there are two images' worth
+    x = torch.randn(images, 3, side, side, generator=torch.Generator().manual_seed(0))
     graph, tracing = timed(lambda: trace(model, x))
     report, solving = timed(lambda: fl.initialize(model, x, scheme="auto", seed=0, graph=graph))
     measured, _ = timed(lambda: probe(model, x, loss=white))
