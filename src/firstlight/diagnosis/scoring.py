@@ -13,6 +13,8 @@ from firstlight.graph.vocabulary import CONVOLUTION, SHAPE
 from firstlight.probe import LossCall
 
 _LAYERS = CONVOLUTION | {"linear", "addmm"}
+_AMPLIFIED = 2.0
+"""No activation after a head doubles the spread of its argument; a fixed factor does."""
 _TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
@@ -85,6 +87,18 @@ def head(case: Case, call: LossCall) -> Head:
             bias = dict(node.parameters).get("bias")
             return Head(node.module or node.name, node.name, node.source, bias)
     return Head("loss")
+
+
+def amplifier(case: Case, call: LossCall) -> Head:
+    """What makes the scores large: an operation after the head that does it by itself, otherwise the head."""
+    spread = {node.name: node.forward_std for node in case.run.first.nodes}
+    for node in _back(case, call):
+        if node.function in _LAYERS:
+            break
+        before = next((spread[name] for name in node.inputs if name in spread), None)
+        if before is not None and spread.get(node.name, 0.0) > _AMPLIFIED * before:
+            return Head(node.module or node.name, node.name, node.source)
+    return head(case, call)
 
 
 def maker(case: Case, call: LossCall, *functions: str) -> Head | None:

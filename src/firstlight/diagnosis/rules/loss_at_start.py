@@ -10,7 +10,7 @@ from torch import Tensor
 from firstlight.diagnosis.case import Case
 from firstlight.diagnosis.finding import Finding, Severity
 from firstlight.diagnosis.rule import Rule
-from firstlight.diagnosis.scoring import calls, each, head, maker, rows, sums_to_one
+from firstlight.diagnosis.scoring import amplifier, calls, each, head, maker, rows, sums_to_one
 from firstlight.probe import LossCall
 
 _NAT = 1.0
@@ -84,7 +84,7 @@ class LossAtStart(Rule):
 
     def _too_large(self, case: Case, call: LossCall, mean: float, error: float, classes: int) -> Finding:
         guess = math.log(classes)
-        place = head(case, call)
+        place = amplifier(case, call)
         severity: Severity = "fail" if mean - 3 * error > 2 * guess + _NAT else "warn"
         scores = rows(call.input)
         spread = float(scores.std(dim=1).mean()) if call.function == "cross_entropy" else float(scores.std())
@@ -95,8 +95,10 @@ class LossAtStart(Rule):
             f"loss at the start is {mean:.3g}, not ln {classes} = {guess:.3g}",
             evidence=f"scores of spread σ = {spread:.3g}{alone}; scores near zero would give {guess:.3g}; "
             f"±{3 * error:.2g} over the samples",
-            cause="the last layer, or the features that it reads, are too large",
-            fix=_small(place.where),
+            cause="the last layer, or the features that it reads, are too large"
+            if place == head(case, call)
+            else "the scores are multiplied after the last layer",
+            fix=_small(place.where) if place == head(case, call) else f"leave out the factor in model.{place.where}",
             node=place.node,
             source=place.source,
         )

@@ -42,7 +42,6 @@ class SwappedLayout(Rule):
 
     code = "FL105"
     name = "swapped-layout"
-    explains = frozenset({"FL106"})
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """At most one finding."""
