@@ -183,6 +183,21 @@ def gradient_steps(case: Case, signal: Flow) -> tuple[tuple[str, float], ...]:
     return tuple(found)
 
 
+def learned_scale(case: Case) -> str:
+    """A parameter that multiplies the signal by less than a thousandth and learns; "" when there is none.
+
+    Layer scale, SkipInit and their like start small and grow by the learning rate in each step. Where the only way from
+    the image to the output leads through one, its smallness is a choice.
+    """
+    steps = {p.name: p for step in case.run.steps for p in step.parameters}
+    for node in case.graph.operations:
+        scale = next((name for _, name in node.parameters), "") if node.function == "mul" else ""
+        learns = scale and node.name in case.graph.signal and steps[scale].gradient
+        if learns and float(case.model.get_parameter(scale).detach().double().square().mean()) < 1e-6:
+            return scale
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One node in the first step, and in the first measured step that had a gradient for it."""

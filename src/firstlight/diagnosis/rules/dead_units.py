@@ -11,7 +11,7 @@ from firstlight.diagnosis.finding import Finding, Repair
 from firstlight.diagnosis.places import at_node, at_parameter, code, module_of
 from firstlight.diagnosis.rule import Rule
 from firstlight.graph import Node
-from firstlight.graph.vocabulary import NORMALIZATION, SHAPE
+from firstlight.graph.vocabulary import NORMALIZATION, POOLING, SHAPE
 from firstlight.probe import Units
 
 _FAIL, _WARN, _SAMPLES = 0.9, 0.1, 4
@@ -49,9 +49,10 @@ class DeadUnits(Rule):
         samples = next((n.shape[0] for n in case.graph.nodes if n.kind == "input" and n.shape), 0)
         if samples < _SAMPLES:
             raise NotChecked(f"{samples} samples are too few to call a unit dead")
+        silent = {node.name for node in case.run.first.nodes if node.fraction_zero == 1}
         shares: dict[str, tuple[float, float]] = {}
         for name, units in nodes.items():
-            if units.dead:
+            if units.dead and not _reads_nothing(case, name, silent):
                 expected = _by_chance(samples, _likeness(case, name, nodes))
                 noise = 3 * math.sqrt(max(expected * (1 - expected), 0) / units.count)
                 share = len(units.dead) / units.count
@@ -85,14 +86,24 @@ class DeadUnits(Rule):
         )
 
 
+def _reads_nothing(case: Case, name: str, silent: set[str]) -> bool:
+    """Whether the argument is zero throughout: then the fault is wherever the signal was lost."""
+    return bool(case.graph[name].inputs) and case.graph[name].inputs[0] in silent
+
+
 def _likeness(case: Case, name: str, nodes: dict[str, Units]) -> float:
-    """Correlation between samples of a unit's argument, before any bias: the cosine of what its layer reads."""
-    passed = False
+    """Correlation between samples of a unit's argument, before any bias: the cosine of what its layer reads.
+
+    Behind a pooling, whose likeness is above that of what it pools, that of the layer's own result.
+    """
+    layer = ""
     while case.graph[name].inputs and case.graph[name].inputs[0] in case.graph.signal:
-        passed = passed or bool(case.graph[name].parameters and name in nodes)
         name = case.graph[name].inputs[0]
-        if passed and name in nodes:
-            return min(max(nodes[name].alike or 0.0, 0.0), 1.0)
+        if layer and (name in nodes or case.graph[name].function in POOLING):
+            known = nodes[name if name in nodes else layer].alike
+            return min(max(known or 0.0, 0.0), 1.0)
+        if case.graph[name].parameters and name in nodes:
+            layer = name
     return 0.0
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from firstlight.diagnosis.case import Case, NotChecked
 from firstlight.diagnosis.finding import Finding, Repair
-from firstlight.diagnosis.flow import flow
+from firstlight.diagnosis.flow import flow, learned_scale
 from firstlight.diagnosis.places import at_node, at_parameter
 from firstlight.diagnosis.rule import Rule
 from firstlight.diagnosis.weights import summing
@@ -75,10 +75,11 @@ class RankCollapse(Rule):
         left = max(1 - alike[end], 0.0) / (1 - alike[first])
         if left > _WARN:
             return
+        scale = learned_scale(case)
         culprit = next(name for name, value in alike.items() if (1 - value) / (1 - alike[first]) <= math.sqrt(_WARN))
         predicted = case.predicted(end)
         yield self.finding(
-            "fail" if left < _FAIL else "warn",
+            "note" if scale else "fail" if left < _FAIL else "warn",
             title=f"different images become the same: their mean cosine is {alike[end]:.6f} in front of the last layer",
             evidence=f"one minus the cosine is {1 - alike[first]:.2g} at {first} and {1 - alike[end]:.2g} at {end}: "
             f"{left:.1e} of the difference is left."
@@ -87,7 +88,9 @@ class RankCollapse(Rule):
                 if predicted
                 else ""
             ),
-            cause="biases, or the means of activations, that outweigh what the images differ in",
+            cause=f"{scale} starts near zero on the only way from image to output, and will grow"
+            if scale
+            else "biases, or the means of activations, that outweigh what the images differ in",
             fix='fl.initialize(model, example, scheme="auto", seed=0)',
             repair=Repair("initialize", {"parameters": tuple(summing(case)), "scheme": "auto"}),
             **at_node(case.graph, culprit),

@@ -49,7 +49,7 @@ class UpdateRatio(Rule):
         middle = statistics.median(ratios.values())
         rises = run.final_loss is not None and not run.final_loss <= run.first.loss
         if ratios[largest] >= _HIGHEST or (ratios[largest] >= _HIGH and rises) or math.isnan(ratios[largest]):
-            over = [name for name, ratio in ratios.items() if not ratio < _HIGH]
+            over = sorted((n for n, ratio in ratios.items() if not ratio < _HIGH), key=lambda n: n != largest)
             yield self._finding(case, "high", over, ratios[largest], fail=True)
         elif ratios[largest] >= _LONE * middle and _lone_rate(case, largest):
             yield self._finding(case, "high", [largest], ratios[largest], fail=False)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from firstlight.diagnosis.case import Case, NotChecked
 from firstlight.diagnosis.finding import Finding, Repair
-from firstlight.diagnosis.flow import flow, gradient_steps
+from firstlight.diagnosis.flow import flow, gradient_steps, learned_scale
 from firstlight.diagnosis.places import at_node
 from firstlight.diagnosis.rule import Rule
 from firstlight.diagnosis.weights import summing
@@ -60,13 +60,16 @@ class VanishingGradient(Rule):
         if spread:
             node = signal.cuts[0].node
         function = case.graph[node].function
+        scale = learned_scale(case)
         yield self.finding(
-            "fail" if kept < _FAIL else "warn",
+            "note" if scale else "fail" if kept < _FAIL else "warn",
             title=f"{kept:.1e} of the gradient's second moment gets back to the first layers"
             + ("" if spread else f"; {function} passes {factor:.1e} of it"),
             evidence="squared norm of a sample's gradient in front of the second layer over that in front of the last; "
             "a value near one is what keeps a gradient.",
-            cause=f"each layer leaves about {kept ** (1 / max(1, len(signal.cuts) - 2)):.2g} of it"
+            cause=f"{scale} starts near zero on the only way from image to output, and will grow"
+            if scale
+            else f"each layer leaves about {kept ** (1 / max(1, len(signal.cuts) - 2)):.2g} of it"
             if spread
             else f"{function} has next to no slope where it is used",
             fix='fl.initialize(model, example, scheme="auto", seed=0)'

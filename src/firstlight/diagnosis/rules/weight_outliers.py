@@ -14,6 +14,7 @@ from firstlight.diagnosis.rule import Rule
 from firstlight.diagnosis.weights import summing
 
 _CHANCE = 1e-9  # of one healthy weight beyond the bound
+_FEWEST = 256  # weights, for the spread of the middle half to be known
 _DOMINANT = 0.1  # share of a layer's squared size that a few weights must have to change what it computes
 
 
@@ -72,12 +73,13 @@ class _Tail:
 
 def _tail(values: Tensor) -> _Tail | None:
     """What lies beyond the bound; None where nothing does, or where more than half of the weights are equal."""
-    if values.numel() < 16 or not bool(values.isfinite().all()):
+    if values.numel() < _FEWEST or not bool(values.isfinite().all()):
         return None
     centre = values[:: max(1, values.numel() >> 20)].median()
     distances = (values - centre).abs()
     spread = float(distances[:: max(1, values.numel() >> 20)].median()) / 0.6745  # Φ⁻¹(3/4)
-    bound = _bound(values.numel())
+    # The spread itself is known to 1.17/√n; seven of its standard errors are allowed for.
+    bound = _bound(values.numel()) * (1 + 7 * 1.17 / math.sqrt(values.numel()))
     beyond = distances > bound * spread
     if spread == 0 or not bool(beyond.any()):
         return None

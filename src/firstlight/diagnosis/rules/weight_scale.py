@@ -73,8 +73,8 @@ class WeightScale(Rule):
             title=f"the std of {fan.parameter} is {weight.ratio:.2g} of {reader}{many}: the signal ends at {effect}",
             evidence=f"std {weight.size:.3g} against {weight.needed:.3g} = gain / sqrt(fan_in), fan_in "
             f"{fan.fan_in:.4g} ({fan.derivation}); sum and activation multiply the second moment by "
-            f"{weight.factor:.2g}. Measured: {_shown(signal.kept_forward)} of the input's second moment reaches the last layer, "
-            f"{_shown(signal.kept_gradient)} of the gradient's gets back to the first."
+            f"{weight.factor:.2g}. Measured: {_shown(signal.kept_forward)} of the input's second moment reaches "
+            f"the last layer, {_shown(signal.kept_gradient)} of the gradient's gets back to the first."
             + (f" Also off: {several(others, 6)}." if others else ""),
             cause=_cause(weight),
             fix='fl.initialize(model, example, scheme="auto", seed=0)',
