@@ -80,10 +80,18 @@ def _incoming(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _groups(rows: Tensor) -> tuple[tuple[int, ...], ...]:
-    """Indices of equal rows."""
+    """Indices of equal rows: those whose products with a random vector agree are compared in full."""
+    probe = torch.randn(rows.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    products = rows.double() @ probe.to(rows.device)
+    order = products.argsort()
+    near = products[order].diff() <= 1e-9 * rows.double().norm(dim=1).max().clamp_min(1e-300)
+    candidates = order[torch.cat([near.new_zeros(1), near]) | torch.cat([near, near.new_zeros(1)])].sort().values
+    if not len(candidates):
+        return ()
+    rows = rows[candidates]
     _, which, counts = torch.unique(rows, dim=0, return_inverse=True, return_counts=True)
     several = (counts > 1).nonzero().flatten().tolist()
-    return tuple(sorted(tuple((which == k).nonzero().flatten().tolist()) for k in several))
+    return tuple(sorted(tuple(candidates[which == k].tolist()) for k in several))
 
 
 def _followed(
