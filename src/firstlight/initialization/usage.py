@@ -101,11 +101,13 @@ def schemes(usage: Usage, values: Tensor) -> dict[str, float]:
     for after, gain in gains.items():
         sizes[f"kaiming ({after})"] = gain / math.sqrt(usage.fan_in)
         sizes[f"kaiming-fan-out ({after})"] = gain / math.sqrt(usage.fan_out)
-    by_shape = nn.init._calculate_fan_in_and_fan_out(values)
-    if by_shape != (usage.fan_in, usage.fan_out):
-        sizes["xavier, fans by shape"] = math.sqrt(2 / sum(by_shape))
-        sizes["kaiming (relu), fan-in by shape"] = math.sqrt(2 / by_shape[0])
-        sizes["kaiming-fan-out (relu), fan-out by shape"] = math.sqrt(2 / by_shape[1])
+    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(values)
+    if fan_in != usage.fan_in:
+        sizes["kaiming (relu), fan-in by shape"] = math.sqrt(2 / fan_in)
+    if fan_out != usage.fan_out:
+        sizes["kaiming-fan-out (relu), fan-out by shape"] = math.sqrt(2 / fan_out)
+    if fan_in + fan_out != usage.fan_in + usage.fan_out:
+        sizes["xavier, fans by shape"] = math.sqrt(2 / (fan_in + fan_out))
     return sizes | {"0.02": 0.02}
 
 
