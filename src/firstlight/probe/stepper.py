@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -129,9 +130,21 @@ def _twin(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> Optimizer
     try:
         return type(optimizer)(groups, **settings)
     except Exception:
-        copied: Any = copy.deepcopy(optimizer, dict(own))
-        vars(copied).pop("step", None)  # a scheduler's patch, bound to the optimizer it was made for
-        return copied
+        return _around(optimizer, dict(own))
+
+
+def _around(optimizer: Optimizer, kept: dict[int, Any]) -> Optimizer:
+    """A deep copy of all but what is in `kept` by its identity, and without anyone's hooks.
+
+    Attribute by attribute, for an optimizer's own way of being copied forgets those of subclasses.
+    """
+    copied = object.__new__(type(optimizer))
+    for key, value in vars(optimizer).items():
+        if key.endswith("_hooks"):
+            vars(copied)[key] = OrderedDict()
+        elif key != "step":  # a scheduler's patch, bound to the optimizer it was made for
+            vars(copied)[key] = copy.deepcopy(value, kept)
+    return copied
 
 
 def _copy(value: Any) -> Any:
