@@ -99,17 +99,18 @@ def forward(
         visit(node)
         if settle is not None and node.name in steps and (change := settle(node, steps[node.name])):
             known.update(change)
-            for stale in (*_made_of(graph, change), node):
+            for stale in (*_made_of(graph, change, node), node):
                 visit(stale)
     return context, steps
 
 
-def _made_of(graph: Graph, parameters: Iterable[str]) -> list[Node]:
-    """The parameters and what is computed from them without an input, such as their parts, in order."""
+def _made_of(graph: Graph, parameters: Iterable[str], end: Node) -> list[Node]:
+    """The parameters and what is computed from them without an input before `end`, such as their parts, in order."""
     waiting, found = list(parameters), set(parameters)
     while waiting:
         for user in graph.users(waiting.pop()):
-            if user.name not in graph.signal and user.name not in found:
+            before = graph.turn(user.name) < graph.turn(end.name)
+            if before and user.name not in graph.signal and user.name not in found:
                 found.add(user.name)
                 waiting.append(user.name)
     return [graph[name] for name in sorted(found, key=graph.turn)]

@@ -28,6 +28,7 @@ from firstlight.theory.leaves import Drawn
 from firstlight.theory.maps import Step
 
 _CLOSE = 0.02
+_CREDIBLE = 1e8  # a sum of Kaiming's size further from one than this was not understood, whatever the theory says
 
 
 def auto(graph: Graph, buffers: Drawn | None = None) -> Plan:
@@ -35,7 +36,7 @@ def auto(graph: Graph, buffers: Drawn | None = None) -> Plan:
 
     A weight whose result the theory does not understand, predicts to be nothing (behind a scale that starts at zero) or
     finds not to depend on its size (a standardized weight) keeps its Kaiming size, and its reason says so. A weight
-    that is used several times is settled by its first use.
+    that is used several times is settled by its first use. Inputs are taken to have mean zero and variance one.
 
     Args:
         graph: the network.
@@ -94,7 +95,7 @@ def _settled(
     def settle(node: Node, step: Step) -> dict[str, tuple[float, float]]:
         name = by_node.get(node.name)
         moment = float(step.signal.second.mean())
-        if name is None or name in std or step.opaque or not 0 < moment < math.inf:
+        if name is None or name in std or step.opaque or not 1 / _CREDIBLE < moment < _CREDIBLE:
             return {}
         std[name] = decided[name].std * math.sqrt(_goal(name, share) / moment)
         return {name: (0.0, std[name] ** 2)}
