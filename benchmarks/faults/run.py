@@ -10,12 +10,14 @@ Every run is a line of JSON in FILE; a run that is there already is not made aga
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -23,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from faults import catalogue
-from faults.peers import PEERS, Unavailable
+from faults.peers import PEERS, available
 from faults.photographs import kind
 from faults.score import Alarm, Row, by_alarm, by_fault, faults_table, healthy_table
-from faults.setting import Setting
+from faults.setting import Places, Setting
 from firstlight.errors import FirstlightError
 
 Tool = Callable[[Setting], list[Alarm]]
@@ -53,8 +55,6 @@ def measured(tool: Tool, setting: Setting) -> tuple[list[Alarm], float, str]:
         warnings.simplefilter("ignore")
         try:
             said = tool(setting)
-        except Unavailable:
-            raise
         except FirstlightError as reason:
             error = f"FirstlightError {reason.slug}: {reason.cause}"
         except Exception as reason:  # one run must not end the table
@@ -81,13 +81,23 @@ class Log:
         return self.rows[name, tool]
 
 
-def on_fault(case: catalogue.Case, tool: str, seed: int) -> Row:
+def on_fault(case: catalogue.Case, tool: str, seed: int, setting: Setting, places: Places) -> Row:
     """One tool on one fault; a peer's alarm counts only where it is new, or twice as frequent, beside the twin."""
-    setting, places = case.faulty(seed)
     said, seconds, error = measured(TOOLS[tool], setting)
     if tool != "firstlight":
-        said = news(said, measured(TOOLS[tool], case.twin(seed))[0])
+        said = news(said, on_twin(tool, case.architecture, case.fault.tags, seed)[0])
     return Row.judged(case, places, tool, said, seconds, error)
+
+
+@cache
+def on_twin(tool: str, architecture: str, tags: bool, seed: int) -> tuple[list[Alarm], float, str]:
+    """One tool on one healthy twin."""
+    return measured(TOOLS[tool], _twin(architecture, tags, seed))
+
+
+@lru_cache(maxsize=2)
+def _twin(architecture: str, tags: bool, seed: int) -> Setting:
+    return catalogue.healthy(architecture, tags=tags, seed=seed)
 
 
 def news(said: list[Alarm], twin: list[Alarm]) -> list[Alarm]:
@@ -101,15 +111,9 @@ def news(said: list[Alarm], twin: list[Alarm]) -> list[Alarm]:
 
 def on_twins(half: catalogue.Half, tool: str, log: Log) -> Iterator[Row]:
     """One tool on every healthy twin."""
-    for name in catalogue.ARCHITECTURES:
-        for tags in (False, True):
-            for seed in SEEDS[half]:
-                title = f"healthy@{name}{' with tags' if tags else ''}, seed {seed}"
-
-                def make(name: str = name, tags: bool = tags, seed: int = seed, title: str = title) -> Row:
-                    return Row.of(title, tool, *measured(TOOLS[tool], catalogue.healthy(name, tags=tags, seed=seed)))
-
-                yield log.run(title, tool, make)
+    for name, tags, seed in itertools.product(catalogue.ARCHITECTURES, (False, True), SEEDS[half]):
+        title = f"healthy@{name}{' with tags' if tags else ''}, seed {seed}"
+        yield log.run(title, tool, lambda t=title, which=(name, tags, seed): Row.of(t, tool, *on_twin(tool, *which)))
 
 
 # Other weights and other photographs in either half; faults take the first.
@@ -119,17 +123,17 @@ SEEDS: dict[catalogue.Half, tuple[int, ...]] = {"development": (0, 2), "report":
 def run_faults(options: argparse.Namespace, log: Log) -> None:
     seed = SEEDS[options.half][0]
     rows, twins = [], []
-    chosen = [case for case in catalogue.cases(options.half) if options.only in case.name]
-    for tool in options.tools:
-        try:
-            for case in chosen:
-                rows.append(log.run(case.name, tool, lambda case=case, tool=tool: on_fault(case, tool, seed)))
-                if tool == "firstlight" and options.verbose:
-                    print(line(rows[-1]), flush=True)
-            if not options.only:
-                twins += on_twins(options.half, tool, log)
-        except Unavailable as reason:
-            print(f"{tool}: {reason}")
+    tools = [tool for tool in options.tools if available(tool)]
+    for case in catalogue.cases(options.half):
+        if options.only in case.name:
+            setting = cache(lambda case=case: case.faulty(seed))  # made once, and only where a tool has not run yet
+            for tool in tools:
+                make = lambda case=case, tool=tool, setting=setting: on_fault(case, tool, seed, *setting())  # noqa: E731
+                rows.append(log.run(case.name, tool, make))
+            if options.verbose:
+                print(line(rows[-1]), flush=True)
+    if not options.only:
+        twins = [row for tool in tools for row in on_twins(options.half, tool, log)]
     own = [row for row in rows if row.tool == "firstlight"]
     print(f"\n{kind()}, {options.half} half, {torch.get_num_threads()} thread\n\n{by_fault(own)}\n")
     print("\n".join(line(row) for row in own if not row.place))
@@ -155,7 +159,7 @@ def run_zoo(options: argparse.Namespace, log: Log) -> None:
     names = [name for name in zoo.names() if catalogue.half(name) == options.half and options.only in name]
     for name in names:
         for seed in range(options.seeds):
-            for tool in options.tools:
+            for tool in filter(available, options.tools):
 
                 def make(name: str = name, seed: int = seed, tool: str = tool) -> Row:
                     title = f"{name}, seed {seed}"
@@ -165,12 +169,7 @@ def run_zoo(options: argparse.Namespace, log: Log) -> None:
                         return Row(title, tool, error=f"does not build: {type(error).__name__}: {str(error)[:200]}")
                     return Row.of(title, tool, *measured(TOOLS[tool], setting))
 
-                try:
-                    row = log.run(f"{name}, seed {seed}", tool, make)
-                except Unavailable as reason:
-                    print(f"{tool}: {reason}")
-                    continue
-                rows.append(row)
+                rows.append(row := log.run(f"{name}, seed {seed}", tool, make))
                 if row.said or row.error:
                     said = "".join(f"\n    {line}" for line in [*row.said, row.error] if line)
                     print(f"{row.name} ({row.seconds:.0f} s){said}", flush=True)

@@ -17,7 +17,7 @@ from firstlight.sources.arrays import Array
 BATCH, SIDE, TRAINING_SET = 32, 32, 512
 
 
-@dataclass
+@dataclass(eq=False)
 class Setting:
     """A network as it will be trained.
 

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from torch import Tensor, nn
 
@@ -47,7 +48,8 @@ class Observation:
         return {name: value for name, value in self.weights.items() if value.dim() > 1}
 
 
-def observe(setting: Setting, steps: int = STEPS) -> Observation:
+@lru_cache(maxsize=4)  # the rules of all peers look at the same fault and the same twin in turn
+def observe(setting: Setting) -> Observation:
     """Train a copy for some steps. What PyTorch itself refuses to run ends it early, and is no rule's merit."""
     model, optimizer = copy.deepcopy((setting.model, setting.optimizer))
     seen = Observation(setting, weights=_copied(dict(model.named_parameters())))
@@ -57,7 +59,7 @@ def observe(setting: Setting, steps: int = STEPS) -> Observation:
         if not list(module.children())
     ]
     try:
-        for step in range(steps):
+        for step in range(STEPS):
             optimizer.zero_grad()
             output = model(setting.images)
             loss = setting.loss(output, setting.labels)

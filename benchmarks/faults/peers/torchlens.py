@@ -20,18 +20,11 @@ _CODES = {
 }
 
 
-class Unavailable(Exception):
-    """A peer that is not installed."""
-
-
 def torchlens(setting: Setting) -> list[Alarm]:
     """Its findings, notes of severity "info" left out."""
-    try:
-        import torchlens as lens
-        from torchlens.debug import audit_params, audit_trace
-        from torchlens.options import CaptureOptions
-    except ImportError as error:
-        raise Unavailable(f"not installed ({error})") from error
+    import torchlens as lens
+    from torchlens.debug import audit_params, audit_trace
+    from torchlens.options import CaptureOptions
 
     model = copy.deepcopy(setting.model)
     options = CaptureOptions(save_grads=True, backward_ready=True)

@@ -12,8 +12,8 @@ from faults.setting import Setting
 
 
 def umlaut(setting: Setting) -> list[Alarm]:
-    """Alarms of one step."""
-    seen = observe(setting, 1)
+    """Alarms of the first step."""
+    seen = observe(setting)
     return [alarm for rule in (_input, _rate, _head) for alarm in rule(seen)]
 
 
