@@ -24,6 +24,7 @@ _COMMANDS = {
     "explain": "A rule of check: what it measures, what is expected and why, what mends it.",
     "compare": "Short, fair training runs from several starts: which scheme and recipe suit this network and data?",
     "lecture": "Every claim and figure of the lecture, regenerated from real runs as one page.",
+    "lab": "A local page to play with: depth, width, nonlinearity, initialization, and the signal at once.",
 }
 
 

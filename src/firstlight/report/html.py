@@ -9,7 +9,7 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from firstlight.report import charts, plots, ridges
-from firstlight.report.document import Document, Picture, visible
+from firstlight.report.document import Document, Picture, Plot, Ridges, visible
 
 
 def to_html(document: Document) -> str:
@@ -24,6 +24,21 @@ def to_notebook(document: Document) -> str:
     return f'<iframe title="{title}" srcdoc="{page}" style="width:100%;height:40rem;border:0"></iframe>'
 
 
+def chart_html(chart: Plot | Ridges) -> str:
+    """One chart for a page that is not ours; `scoped_style` must stand on it once."""
+    return f'<div class="firstlight">{plots.plot(chart) if isinstance(chart, Plot) else ridges.ridges(chart)}</div>'
+
+
+def scoped_style() -> str:
+    """The style of charts, for what is inside `chart_html` only."""
+    return f"<style>.firstlight {{ {_style().replace(':root', '&')} }}</style>"
+
+
+@cache
+def _style() -> str:
+    return (files("firstlight.report") / "templates" / "page.css").read_text(encoding="utf-8")
+
+
 @cache
 def _template() -> Any:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
@@ -33,9 +48,9 @@ def _template() -> Any:
         data_uri=_data_uri,
     )  # fmt: skip
     environment.filters["kind"] = lambda block: type(block).__name__
-    folder = files("firstlight.report") / "templates"
-    environment.globals["style"] = Markup((folder / "page.css").read_text(encoding="utf-8"))
-    return environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
+    environment.globals["style"] = Markup(_style())
+    page = files("firstlight.report") / "templates" / "page.html"
+    return environment.from_string(page.read_text(encoding="utf-8"))
 
 
 def _shown(value: Any) -> Any:
