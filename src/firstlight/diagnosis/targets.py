@@ -86,7 +86,7 @@ def task(case: Case) -> Task:
 def _task(case: Case, scores: Tensor | None, loss: str, ignored: int) -> Task:
     assert case.labels is not None, "task asked"
     width = scores.shape[1] if scores is not None and scores.dim() >= 2 else None
-    return Task(case.labels, scores, loss, ignored, case.classes or width)
+    return Task(case.labels, scores, loss, ignored, case.classes or len(case.class_counts or ()) or width)
 
 
 def _whole(labels: Tensor) -> bool:
