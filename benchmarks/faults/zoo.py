@@ -1,5 +1,6 @@
 """Healthy networks: one of each of timm's families, torchvision's classifiers, on correctly normalized photographs."""
 
+import contextlib
 import functools
 import math
 import warnings
@@ -64,8 +65,8 @@ def healthy(name: str, size: int, batch: int, seed: int) -> Setting:
         found = timm.get_pretrained_cfg(name.partition(":")[2])
         if found and len(found.mean) == 3:
             declared = {"mean": tuple(found.mean), "std": tuple(found.std)}
+    side, classes = _smallest(model, side)
     pixels = np.asarray(crops(batch, side, seed))
-    classes = _classes(model, side)
     labels = torch.randint(classes, (batch,), generator=torch.Generator().manual_seed(seed))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     architecture = Architecture(nn.Identity, frozenset(), "", "", ())
@@ -73,10 +74,12 @@ def healthy(name: str, size: int, batch: int, seed: int) -> Setting:
     return Setting(architecture, model.train(), pixels, images, labels, _loss, optimizer, declared)
 
 
-def _classes(model: nn.Module, side: int) -> int:
-    with torch.no_grad():
-        output = model.eval()(torch.zeros(2, 3, side, side))
-    return int(_main(output).shape[1])
+def _smallest(model: nn.Module, side: int) -> tuple[int, int]:
+    """The side of images that the model runs at, `side` or larger, and how many classes it has."""
+    for larger in (side, 2 * side, 224, 299):
+        with contextlib.suppress(RuntimeError), torch.no_grad():
+            return larger, int(_main(model.eval()(torch.zeros(2, 3, larger, larger))).shape[1])
+    raise RuntimeError("the model runs at no size of image")
 
 
 def _main(output: Any) -> torch.Tensor:
