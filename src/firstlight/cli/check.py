@@ -49,7 +49,10 @@ def command(
     timm:NAME, torchvision:NAME, package.module:CALLABLE or FILE.py:CALLABLE.
     """
     from firstlight.workflows.check_source import check_source
+    from firstlight.workflows.checking import form_of
 
+    for path in output:
+        form_of(path)  # refused before any work
     with progress_bar("Scanning") as progress:
         result = check_source(model, source, progress=progress, **options)
     if fix:

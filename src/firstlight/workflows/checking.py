@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from firstlight.report import Document
     from firstlight.statistics import Statistics
 
+_FORMS = (".html", ".json", ".xml", ".sarif")
 _LABELS = ("labels", "label", "targets", "target")
 
 
@@ -151,15 +152,7 @@ class Check:
             ".xml": lambda: junit(self.subject, self.diagnosis, fail_on),
             ".sarif": lambda: sarif(self.diagnosis),
         }
-        form = Path(path).suffix.lower()
-        if form not in writers:
-            raise FirstlightError(
-                f"{Path(path).name!r} does not say which form of report is wanted",
-                f"end the name with {', '.join(writers)}",
-                slug="unknown-report-form",
-                call="check(...).save",
-            )
-        write_atomically(path, writers[form]().encode("utf-8"))
+        write_atomically(path, writers[form_of(path)]().encode("utf-8"))
 
     def __str__(self) -> str:
         lines = [self.document.verdict]
@@ -168,6 +161,23 @@ class Check:
 
     def _repr_html_(self) -> str:
         return to_notebook(self.document)
+
+
+def form_of(path: str | os.PathLike[str]) -> str:
+    """The form of report that the end of a name asks for.
+
+    Raises:
+        FirstlightError: slug ``unknown-report-form``.
+    """
+    form = Path(path).suffix.lower()
+    if form not in _FORMS:
+        raise FirstlightError(
+            f"{Path(path).name!r} does not say which form of report is wanted",
+            f"end the name with {', '.join(_FORMS)}",
+            slug="unknown-report-form",
+            call="check(...).save",
+        )
+    return form
 
 
 def check(
