@@ -1,13 +1,17 @@
 """The benchmark is only worth something while it is what it says: frozen, large enough, and made of real faults."""
 
 import hashlib
+import importlib.util
 from collections import Counter
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 from faults.architectures import ARCHITECTURES
 from faults.catalogue import FAULTS, cases, excluded, half
+from faults.peers import PEERS
 from faults.score import Alarm, Row, at
 from faults.setting import healthy
 
@@ -112,3 +116,42 @@ def test_only_an_alarm_with_a_right_code_at_a_right_place_counts() -> None:
     assert not judged(Alarm("FL101", "input", "note")).code
     assert not judged(Alarm("FL999", "input"), right).first
     assert judged(Alarm("FL301/FL101", "input")).code
+
+
+def test_a_peers_alarm_is_news_where_the_twin_is_silent_or_half_as_loud() -> None:
+    run = load_run()
+    thrice = [Alarm("FL301", f"early.{k}", title="vanishing") for k in range(3)]
+    assert run.news(thrice, []) == thrice
+    assert run.news(thrice, thrice[:1]) == thrice
+    assert run.news(thrice, thrice[:2]) == []
+    assert run.news([*thrice, Alarm("FL304", "early", title="dead")], thrice) == [Alarm("FL304", "early", title="dead")]
+
+
+def test_a_run_is_made_once_and_found_again_in_its_file(tmp_path: Path) -> None:
+    run = load_run()
+    row = Row.of("healthy@mlp", "tool", [Alarm("FL304", "early", title="dead")], 0.5)
+    assert run.Log(tmp_path / "rows.jsonl").run("healthy@mlp", "tool", lambda: row) == row
+    assert run.Log(tmp_path / "rows.jsonl").run("healthy@mlp", "tool", lambda: pytest.fail("made again")) == row
+
+
+def load_run() -> ModuleType:
+    """The program beside the package."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "faults" / "run.py"
+    spec = importlib.util.spec_from_file_location("faults_run", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("peer", ["SageMaker Debugger", "TheDeepChecker", "UMLAUT", "DeepDiagnosis", "AUTOTRAINER"])
+def test_a_peer_sees_what_its_rules_are_made_for(peer: str) -> None:
+    seen = {
+        "SageMaker Debugger": ("negative-biases@mlp", "DeadRelu"),
+        "TheDeepChecker": ("constant-everywhere@mlp", "unbreaking symmetry"),
+        "UMLAUT": ("softmax-before-cross-entropy@mlp", "activation on the last layer"),
+        "DeepDiagnosis": ("nan-pixel@mlp", "numerical error"),
+        "AUTOTRAINER": ("zero-everywhere@mlp", "dying ReLU"),
+    }
+    case, title = seen[peer]
+    assert title in {alarm.title for alarm in PEERS[peer](CASES[case].faulty()[0])}
+    assert title not in {alarm.title for alarm in PEERS[peer](CASES[case].twin())}
