@@ -28,7 +28,7 @@ _REDUCTIONS = ("none", "mean", "sum")
 
 # What changes how a tensor is stored, read or differentiated, and not its numbers.
 _SAME_NUMBERS = SHAPE | frozenset(
-    {"__getitem__", "__get__", "float", "double", "half", "bfloat16", "cpu", "cuda", "requires_grad_"}
+    {"getitem", "get", "float", "double", "half", "bfloat16", "cpu", "cuda", "requires_grad"}
 )
 
 
@@ -54,8 +54,8 @@ class Listener(TorchFunctionMode):
         result = func(*args, **kwargs)
         if known:
             node, between = self._path[known[0]]
-            name = func.__name__.rstrip("_")
-            path = (node, between if func.__name__ in _SAME_NUMBERS or name in _SAME_NUMBERS else (*between, name))
+            name = func.__name__.strip("_")  # without the marks of operators and in-place functions
+            path = (node, between if name in _SAME_NUMBERS else (*between, name))
             for leaf in tree_leaves(result):
                 if isinstance(leaf, Tensor):
                     self._path[leaf] = path

@@ -23,14 +23,19 @@ class Units:
     """The units of one activation function, or of one layer, over samples and positions.
 
     Attributes:
-        count: how many there are: the result's channels (axis 1 of an image's map, the last one of tokens).
-        dead: those that are at their lowest value (0 for ReLU) at every sample and position; indices.
+        count: how many there are: the result's channels (axis 1 after convolutions, the last one after linear layers,
+            wherever it is moved then).
+        dead: units of an activation function that are on its flat part at every sample and position, exactly: 0 for
+            ReLU, GELU, SiLU and their like, the lowest value within 1e-3 for ELU; indices. Empty for layers.
         seen: values that were looked at for each unit: samples times positions.
-        saturated: share of all elements on a flat part of the function (a slope below 1e-3 of its largest one), for
-            functions that saturate on both sides (tanh, sigmoid and their like); None for others.
-        alike: mean cosine between the results of two samples; 1 when all samples look the same.
-        rank: exp of the entropy of the spectrum of the samples' and positions' second-moment matrix, over the largest
-            value it could have here: 0 to 1.
+        saturated: share of elements on a flat part of the function (a slope below 1e-3 of its largest one), for
+            functions that saturate on both sides (tanh, sigmoid and their like), from an even subsample of 4096; None
+            for others.
+        alike: mean cosine between the results of two samples, from at most 16 samples at a few positions; 1 when all
+            samples look the same, None for a single one or where numbers are not finite.
+        rank: exp of the entropy of the spectrum of the units' second moments over samples and positions, over the
+            largest value it could have: 0 (no signal) to 1. From at most 128 rows, a row being all units at one
+            position of one sample; None where numbers are not finite.
     """
 
     count: int

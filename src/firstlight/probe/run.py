@@ -18,7 +18,7 @@ class ParameterStep:
         size: root mean square of the parameter before the step.
         gradient: root mean square of its gradient; None when none arrived.
         zero: share of the gradient's elements that are exactly zero, 0 to 1; 1 without a gradient.
-        update: root mean square of its change; 0 for what the optimizer does not hold.
+        update: root mean square of its change; 0 for what the optimizer does not hold or has no gradient.
     """
 
     name: str
@@ -49,9 +49,11 @@ class LossCall:
         function: its name in ``torch.nn.functional`` (``"cross_entropy"``).
         input: its first argument, detached.
         target: its second.
-        arguments: the others by name, as far as they were given (``{"reduction": "sum"}``).
-        node: of the graph that the input is the result of; None when the loss computed it itself.
-        between: functions that the loss itself applied to the model's output on the way (``("softmax",)``).
+        arguments: the others by name, those that are None left out (``{"reduction": "sum"}``).
+        node: of the graph that the input is the result of, but for its shape and type; None when the loss computed it
+            itself.
+        between: functions that the loss itself applied to the model's output on the way (``("softmax",)``), without
+            those that change only shape or type.
     """
 
     function: str
@@ -64,12 +66,12 @@ class LossCall:
 
 @dataclass(frozen=True, slots=True)
 class OptimizerFacts:
-    """The optimizer that made the steps.
+    """The optimizer that made the steps, or, where the run's notes say that it could not, should have made them.
 
     Attributes:
         name: its class.
         learning_rate: of each parameter it holds, by name.
-        given: false when the caller gave none and a default one was taken.
+        given: false when a default one was taken: the caller gave none, or the callable that makes one failed.
         strangers: how many tensors it holds that are no parameters of the model.
     """
 
@@ -85,7 +87,8 @@ class Mixing:
 
     Attributes:
         node: the first operation where it does; None when none does.
-        change: relative change of the first sample's result there when the others are replaced.
+        change: largest change of the first sample's result there when the others are taken away, over its largest
+            element.
     """
 
     node: str | None
@@ -99,10 +102,13 @@ class Run:
     Attributes:
         graph: the operations that the first step recorded, the loss's own left out.
         first: every operation before the first step, forward and backward.
-        last: the same before the last step, for the nodes that had no gradient, or only zeros, at first.
-        steps: what each step did.
+        last: the same before the last step, for the nodes that had no gradient, or only zeros, at first; None when
+            there were no such nodes, or no further step.
+        steps: what each step did; one, and a note, where no parameter has a gradient. All forward passes draw the same
+            random numbers, so that their losses can be compared.
         final_loss: of the same batch after the last step; None when it could not be computed.
-        losses: calls of PyTorch's own loss functions in the first step; empty for a loss made of other parts.
+        losses: calls of PyTorch's own loss functions in the first step, those inside the model first; empty for a loss
+            made of other parts.
         output: the model's output in the first step, detached (a tensor, or what the model returns).
         optimizer: what made the steps.
         mixing: samples influencing each other; None when it was not looked at.
