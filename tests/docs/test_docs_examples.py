@@ -2,14 +2,18 @@
 
 import doctest
 import importlib
+import os
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import firstlight
 from firstlight.cli.main import group
+from firstlight.diagnosis import all_rules
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")])
@@ -39,6 +43,18 @@ def test_commands_and_options_in_the_documentation_exist(page):
         assert command is not None, line
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         assert {word for word in words if word.startswith("-")} <= known, line
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    environment = os.environ | {"DISABLE_MKDOCS_2_WARNING": "true", "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rules = (tmp_path / "site" / "rules" / "index.html").read_text("utf-8")
+    assert all(rule.code in rules for rule in all_rules())
+    errors = (tmp_path / "site" / "errors" / "index.html").read_text("utf-8")
+    assert "model-does-not-run" in errors
 
 
 def test_docstring_examples_run():
