@@ -66,6 +66,17 @@ def _unarranged(graph: Graph, name: str) -> str:
     return name
 
 
+def inner(case: Case, fans: dict[str, Fan]) -> dict[str, Fan]:
+    """Those whose results other layers read: the units of a head have targets of their own that tell them apart."""
+    graph = case.graph
+    layers = {fan.node for fan in fans.values()}
+    read: set[str] = set()
+    for node in reversed(graph.operations):
+        if node.name in layers or node.name in read:
+            read.update(node.inputs)
+    return {name: fan for name, fan in fans.items() if fan.node in read}
+
+
 def weights(case: Case) -> dict[str, Weight]:
     """Every weight that is neither zero nor non-finite, by the node that uses it first."""
     values: dict[str, Tensor] = dict(case.model.named_parameters())

@@ -6,7 +6,7 @@ from firstlight.diagnosis.case import Case, NotChecked
 from firstlight.diagnosis.finding import Finding, Repair
 from firstlight.diagnosis.places import at_parameter, code, module_of, several
 from firstlight.diagnosis.rule import Rule
-from firstlight.diagnosis.weights import summing
+from firstlight.diagnosis.weights import inner, summing
 from firstlight.probe import symmetries
 
 
@@ -46,7 +46,7 @@ class ConstantWeights(Rule):
             found = {s.parameter: s for s in symmetries(case.model, case.batch, case.labels, case.loss)}
         except Exception as error:
             raise NotChecked(f"the network could not be trained by plain steps: {error}") from error
-        permanent = [name for name in constant if name in found and found[name].permanent]
+        permanent = [name for name in inner(case, fans) if name in constant and name in found and found[name].permanent]
         names = sorted(constant, key=lambda name: (name not in permanent, case.graph.turn(fans[name].node)))
         first, others = names[0], names[1:]
         parameter = case.model.get_parameter(first)

@@ -10,7 +10,7 @@ from firstlight.diagnosis.places import at_node
 from firstlight.diagnosis.rule import Rule
 from firstlight.diagnosis.weights import summing
 
-_FAIL, _WARN = 1e8, 1e4
+_FAIL, _WARN = 1e8, 1e5
 
 
 class ExplodingGradient(Rule):
@@ -21,7 +21,7 @@ class ExplodingGradient(Rule):
 
     **Expected:** a value near one. Batch normalization without shortcuts multiplies it by π/(π-1) = 1.47 in every ReLU
     layer (Yang et al., "A mean field theory of batch normalization", 2019): 150 after 13 layers, which trains, and
-    2·10⁸ after 50, which does not. Beyond 10⁴ is a warning, beyond 10⁸ a failure.
+    2·10⁸ after 50, which does not. Beyond 10⁵ is a warning, beyond 10⁸ a failure.
 
     **Usual causes:** weights that are too large; deep batch-normalized networks without shortcuts; a factor in
     `forward`.

@@ -6,7 +6,7 @@ from firstlight.diagnosis.case import Case, NotChecked
 from firstlight.diagnosis.finding import Finding, Repair
 from firstlight.diagnosis.places import at_parameter
 from firstlight.diagnosis.rule import Rule
-from firstlight.diagnosis.weights import summing
+from firstlight.diagnosis.weights import inner, summing
 from firstlight.probe import Symmetry, symmetries
 
 
@@ -18,7 +18,7 @@ class SymmetricUnits(Rule):
     its width (fail). Units that the steps tell apart started badly but recover (warn).
 
     **Expected:** no two rows of a random matrix are equal. A layer of zeros that wakes up is no fault and is not
-    counted; see FL202.
+    counted; see FL202. Nor is a head, whose units have targets of their own.
 
     **Usual causes:** constant or zero weights; one row copied to all; a layer widened by copying its units without
     noise, with the weights that read them copied too.
@@ -34,7 +34,7 @@ class SymmetricUnits(Rule):
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """One finding for each weight with equal units, permanent ones first."""
-        fans = summing(case)
+        fans = inner(case, summing(case))
         try:
             found = symmetries(case.model, case.batch, case.labels, case.loss)
         except Exception as error:
