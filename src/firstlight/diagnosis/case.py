@@ -80,6 +80,11 @@ class Case:
 
         return next((leaf for leaf in tree_leaves(self.batch) if isinstance(leaf, Tensor) and leaf.dim() == 4), None)
 
+    @cached_property
+    def shared(self) -> dict[str, Any]:
+        """What one rule works out and others need as well, by name."""
+        return {}
+
     def predicted(self, node: str) -> NodePrediction | None:
         """What the theory says of a node; None where it says nothing, or only passed the moments through."""
         if self.prediction is None or node not in self.prediction:

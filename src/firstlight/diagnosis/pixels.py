@@ -7,6 +7,7 @@ Resizing floats, mixing images and 16-bit floats destroy the lattice; ranges and
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -78,12 +79,17 @@ class Pixels:
 
 
 def pixels(case: Case) -> Pixels:
-    """The batch's images as numbers.
+    """The batch's images as numbers, looked at once for all rules.
 
     Raises:
         NotChecked: without images, without a finite number in every pixel, or when all pixels are equal.
     """
-    images = channels_first(case)
+    if "pixels" not in case.shared:
+        case.shared["pixels"] = _looked_at(channels_first(case))
+    return cast(Pixels, case.shared["pixels"])
+
+
+def _looked_at(images: Tensor) -> Pixels:
     count = max(1, min(len(images), _VALUES // max(1, images[0].numel())))
     chosen = images[torch.linspace(0, len(images) - 1, count).long()].detach()
     values = chosen.to(torch.float64).cpu().numpy()
