@@ -8,6 +8,11 @@ logits,
 
 one integral over ``t``; ``e^{s²}/T`` is its limit for small ``s``. The output is the average of an average pair of
 values, ``far_v + P (q_v - far_v)``: the smaller ``P``, the more tokens agree (rank collapse; Dong et al., 2021).
+
+Keys and values are projections of the same tokens ``x`` with ``C`` channels, and a logit is the token's component along
+one direction, times ``s``. By Stein's lemma ``E Σ_j a_j x_j`` lies along it, with length ``s (1 - P)``: the softmax
+leans towards tokens that score high. The values see that as ``s² (1 - P)²/C`` on top of ``P``: nothing beside 1/T for
+few tokens, most of the result for many.
 """
 
 import math
@@ -109,6 +114,11 @@ def matmul(node: Node, ctx: Context) -> Step | None:
     return _of_signals(node, ctx, a, b)
 
 
+def _lean(logits: float, p: float, tokens: Signal) -> float:
+    """What the softmax's leaning towards high scores adds to the values' share ``P``."""
+    return max(min(logits * (1 - p) ** 2 / tokens.fan, 1.0 - p), 0.0)
+
+
 def _of_signals(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
     """``y_ij = Σ_k a_ik b_kj``: ``n (q_a q_b + (n-1) pair_a pair_b)`` with pairs along the summed dimension."""
     n, rank = a.shape[-1], len(shape_of(node))
@@ -126,7 +136,12 @@ def _of_signals(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
     other = n * (float(a.other.mean()) * float(b.other.mean()) + (n - 1) * cross_a * float(b.mean.mean()) ** 2)
     if a.simplex:
         other = float(b.other.mean())
-        far = float(b.far.mean()) + n * row * max(qb - float(b.far.mean()), 0.0)
+        free = max(qb - float(b.far.mean()), 0.0)
+        # Small logits have P = e^{s²}/T; those of other queries agree as far as their products do.
+        logits, alike = (max(math.log(max(n * n * x, 1.0)), 0.0) for x in (qa, row))
+        lean = _lean(logits, n * qa, b) if ctx.is_signal(a.name) else 0.0
+        second += lean * free
+        far = float(b.far.mean()) + (n * row + lean * alike / max(logits, 1e-300)) * free
     lead = (*a.axes[:-1],) if len(a.axes) == rank else tuple((("s", m),) for m in shape_of(node)[:-1])
     axes = resized((*lead, b.axes[-1]), shape_of(node))
     maps = [scalar(v, rank) for v in (mean, second, min(far, second), min(max(other, 0.0), second))]
@@ -168,8 +183,10 @@ def fused(node: Node, ctx: Context) -> Step | None:
     alike = participation(round(d * factor**2 * max(far_q, 0.0) * apart, 9), tokens)
     free = max(qv - far_v, 0.0)
     rank = len(shape_of(node))
-    maps = [v.mean.mean().reshape((1,) * rank)] + [scalar(x, rank) for x in (far_v + p * free, far_v + alike * free)]
-    other = min(float(v.other.mean()), far_v + p * free)
+    lean = _lean(logits, p, k)
+    second, far = (p + lean) * free, (alike + lean * max(far_q, 0.0) / max(qq, 1e-300)) * free
+    maps = [v.mean.mean().reshape((1,) * rank)] + [scalar(far_v + x, rank) for x in (second, far)]
+    other = min(float(v.other.mean()), far_v + second)
     axes = resized((*q.axes[:-1], v.axes[-1]), shape_of(node))
     out = ctx.register(replace(with_maps(replace(v, near=None), node, axes, [*maps, scalar(other, rank)])))
 
