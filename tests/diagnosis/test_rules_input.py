@@ -105,6 +105,8 @@ def test_constants_are_read_off_the_images() -> None:
         np.testing.assert_allclose(1 / step / 255, values[1], rtol=1e-4)
     assert pixels(still(HEALTHY["resized floats"])).step is None
     assert pixels(still(HEALTHY["noise"])).step is None
+    palette = torch.randn(20, generator=torch.Generator().manual_seed(1))  # few values, and no lattice
+    assert pixels(still(palette[PHOTOS.long() % 20])).step is None
 
 
 @settings(max_examples=15)
@@ -286,6 +288,7 @@ def test_stripes_of_period_three_are_no_scrambled_layout() -> None:
     [
         (PHOTOS, convnet(), "fail"),
         (PHOTOS.int(), convnet(), "fail"),
+        ((PHOTOS.int() * 257).to(torch.uint16), convnet(), "fail"),
         (normalized(PHOTOS).long(), convnet(), "fail"),
         (normalized(PHOTOS).double(), convnet(), "fail"),
         (normalized(PHOTOS).double(), convnet().double(), "note"),

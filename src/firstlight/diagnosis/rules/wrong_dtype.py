@@ -69,7 +69,8 @@ class WrongDtype(Rule):
             )
 
     def _integers(self, images: Tensor, kind: str, meant: str, evidence: str) -> Finding:
-        low, high, levels = int(images.min()), int(images.max()), len(torch.unique(images))
+        values = torch.unique(images.long())
+        low, high, levels = int(values[0]), int(values[-1]), len(values)
         cause = "the images were not converted: PILToTensor or from_numpy without a scaling to 0…1"
         fix = f"images = images.to(torch.{meant}) / {65535 if high > 255 else 255}, then the normalization"
         if low < 0 or levels <= _FEW:
