@@ -3,7 +3,8 @@
     python benchmarks/faults/harm.py [--steps N] [--each N] [--only WORD]
 
 For each kind, on `each` of its architectures: the loss after `steps` steps on one batch, of the twin and of the fault,
-both on correct images under the correct loss. A kind without harm here matters for another reason, which is its `why`.
+both on correct images, in another order, under the correct loss. A kind without harm here matters for another reason,
+which is its `why`.
 """
 
 import argparse
@@ -28,7 +29,8 @@ def trained(setting: Setting, twin: Setting, steps: int) -> float:
             setting.optimizer.step()
         with torch.no_grad():
             setting.model.train()  # batch statistics, as fifteen steps give no running ones
-            loss = float(twin.loss(setting.model(twin.images), twin.labels))
+            order = torch.arange(len(twin.labels)).flip(0)  # other neighbours in the batch
+            loss = float(twin.loss(setting.model(twin.images[order]), twin.labels[order]))
     except (RuntimeError, IndexError, ValueError):
         return math.inf
     return loss if math.isfinite(loss) else math.inf

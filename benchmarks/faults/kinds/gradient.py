@@ -9,9 +9,11 @@ from faults.kinds.signal import _put
 from faults.setting import Fault, Places, Setting, optimizer_for
 
 
-class _RootOfActive(nn.Module):
+class _BelowTheTop(nn.Module):
+    """Root of the distance from the largest channel, which is at distance zero from itself."""
+
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sqrt(torch.relu(x))
+        return torch.sqrt(x.amax(1, keepdim=True) - x)
 
 
 class _Length(nn.Module):
@@ -109,7 +111,12 @@ def _biases_only(setting: Setting) -> Places:
 
 
 FAULTS = (
-    Fault("square-root-at-zero", "an infinite slope times zero is NaN", ("FL407",), _put("middle", _RootOfActive)),
+    Fault(
+        "square-root-at-zero",
+        "an infinite slope less an infinite slope is NaN",
+        ("FL407",),
+        _put("middle", _BelowTheTop),
+    ),
     Fault("length-of-nothing", "the slope of a length is 0 / 0 at zero", ("FL407",), _put("neck", _Length)),
     Fault("detached-middle", "nothing before the middle learns", ("FL403",), _put("middle", _Detach)),
     Fault("features-under-no-grad", "nothing of the first half learns", ("FL403",), _no_grad),
