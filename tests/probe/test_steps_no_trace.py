@@ -28,7 +28,7 @@ class Lived(nn.Module):
         self.fails = ""
         self.count, self.log, self.seen = 0, ["made"], deque([1], maxlen=3)
         self.nested: dict[str, Any] = {"list": [torch.zeros(2), {"deep": [1]}], "array": np.zeros(3)}
-        self.zero = torch.tensor([0.0, float("nan")])
+        self.zero = torch.zeros(2)
         # As one finds it: mixed modes, a frozen layer, gradients, hooks.
         self.eval()
         self.drop.train()

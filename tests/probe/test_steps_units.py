@@ -60,22 +60,23 @@ class Tokens(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.mix, self.linear, self.back = nn.Conv2d(3, 8, 1), nn.Linear(8, 6), nn.Linear(8, 10)
-        self.relu, self.other = nn.ReLU(), nn.ReLU()
+        self.relu, self.other, self.flat, self.turned = nn.ReLU(), nn.ReLU(), nn.ReLU(), nn.ReLU()
         with torch.no_grad():
             self.linear.bias[3], self.back.bias[9] = -40.0, -40.0
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.mix(x)
+        turned = self.turned(self.flat(y.flatten(2)).mT)
         tokens = self.relu(self.linear(y.flatten(2).transpose(1, 2)))
         image = self.other(self.back(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-        return tokens.mean(1).sum(1) + image.mean((1, 2, 3))
+        return tokens.mean(1).sum(1) + image.mean((1, 2, 3)) + turned.sum((1, 2))
 
 
 def test_units_are_the_channels_wherever_they_stand() -> None:
     found = units(Tokens(), images(3, 3, 5, 7))
     assert (found["relu"].count, found["relu"].dead) == (6, (3,))
     assert (found["other"].count, found["other"].dead) == (10, (9,))
-    assert found["linear"].count == 6
+    assert [found[name].count for name in ("linear", "flat", "turned")] == [6, 8, 8]
     assert found["other"].seen == 3 * 5 * 7
 
 

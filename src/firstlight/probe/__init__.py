@@ -1,4 +1,4 @@
-"""One forward and backward pass on a real batch, measured at every operation, without a trace."""
+"""One pass, or a few optimizer steps, on a real batch, measured at every operation, without a trace."""
 
 from firstlight.graph import untouched
 from firstlight.probe.measurements import LogHistogram, Measurements, NodeMeasurement, ParameterMeasurement, Units
