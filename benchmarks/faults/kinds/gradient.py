@@ -78,9 +78,10 @@ def _no_grad(setting: Setting) -> Places:
 
 
 def _frozen(setting: Setting) -> Places:
-    for parameter in setting.get(setting.architecture.main).parameters():
+    """A layer in the middle: a frozen first layer can be meant."""
+    for parameter in setting.get(setting.architecture.hidden).parameters():
         parameter.requires_grad_(False)
-    return (setting.architecture.main,)
+    return (setting.architecture.hidden,)
 
 
 def _unused(setting: Setting) -> Places:
