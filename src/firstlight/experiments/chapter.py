@@ -55,16 +55,5 @@ def claim(text: str, holds: bool, evidence: str, *, only: str = "") -> Claim:
     return Claim(text, "conditional" if only else "confirmed", evidence, only)
 
 
-def deviation(predicted: Sequence[float], measured: Sequence[float]) -> float:
-    """Largest relative distance of a measurement from its prediction; infinite where one is not positive."""
-    pairs = list(zip(predicted, measured, strict=True))
-    return max((abs(m / p - 1) if p > 0 and m > 0 else float("inf")) for p, m in pairs)
-
-
-def inside(predicted: Sequence[float], measured: Sequence[float], band: Sequence[float]) -> bool:
-    """Whether the square of every measured size lies within the band of the predicted second moment."""
-    return all(p**2 / (1 + b) <= m**2 <= p**2 * (1 + b) for p, m, b in zip(predicted, measured, band, strict=True))
-
-
 def _short(value: Any) -> str:
     return "/".join(map(_short, value)) if isinstance(value, (list, tuple)) else f"{value}"

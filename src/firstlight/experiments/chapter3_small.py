@@ -6,15 +6,24 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from firstlight.experiments.chapter import Chapter, Numbers, claim, deviation, inside
+from firstlight.experiments.chapter import Chapter, Numbers, claim
 from firstlight.experiments.curves import curve_plot, curve_table, entropy, final, learns, runs, stalls
 from firstlight.experiments.images import Album
 from firstlight.experiments.networks import mlp
-from firstlight.experiments.signal import MARKS, draw, histogram_blocks, signal, signal_plot, signal_table
+from firstlight.experiments.signal import (
+    MARKS,
+    agrees,
+    deviation,
+    draw,
+    histogram_blocks,
+    signal,
+    signal_plot,
+    signal_table,
+)
 from firstlight.report.document import Block, Text, number
 from firstlight.report.lecture_page import Claim
 
-BATCH, NEAR = 16, 0.02
+BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -69,22 +78,20 @@ def judge(numbers: Numbers) -> Sequence[Claim]:
     """The lecture's sentence, part by part."""
     s, chance = numbers["signal"], numbers["chance"]
     deep, shallow, _ = numbers["training"].values()
-    off = deviation(s["predicted"], s["measured"]["noise"])
-    agrees = off < NEAR and inside(s["predicted"], s["measured"]["images"], s["band"])
-    gradient = inside(s["predicted gradient"], s["measured gradient"]["noise"], s["gradient band"])
+    off = deviation(s)
     factor = numbers["std"] * numbers["width"] ** 0.5
     depth = len(s["predicted"])
     return (
         claim(
             f"{numbers['std']:g}·randn shrinks the signal of a {depth}-layer tanh network layer by layer",
-            agrees and s["measured"]["images"][-1] < 1e-3,
+            agrees(s) and s["measured"]["images"][-1] < 1e-3,
             f"std·√d = {number(factor, 3)} per layer; std {number(s['measured']['images'][0], 3)} after layer 1, "
             f"{number(s['measured']['images'][-1], 3)} after layer {depth}, predicted {number(s['predicted'][-1], 3)}; "
             f"with white noise every layer is within {off:.1%} of theory",
         ),
         claim(
             "The gradients are all but zero too",
-            gradient and max(s["by weight"]) < 1e-3,
+            agrees(s, gradient=True) and max(s["by weight"]) < 1e-3,
             f"a gradient of std 1 at layer {depth} arrives at layer 1 as "
             f"{number(s['measured gradient']['images'][0], 2)} (predicted {number(s['predicted gradient'][0], 2)}); "
             f"by the weights it is at most {number(max(s['by weight']), 2)}",

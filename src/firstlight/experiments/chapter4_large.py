@@ -6,12 +6,21 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from firstlight.experiments.chapter import Chapter, Numbers, claim, deviation, inside
-from firstlight.experiments.chapter3_small import NEAR, inputs
+from firstlight.experiments.chapter import Chapter, Numbers, claim
+from firstlight.experiments.chapter3_small import inputs
 from firstlight.experiments.curves import curve_plot, curve_table, entropy, final, runs
 from firstlight.experiments.images import Album
 from firstlight.experiments.networks import mlp
-from firstlight.experiments.signal import MARKS, draw, histogram_blocks, signal, signal_plot, signal_table
+from firstlight.experiments.signal import (
+    MARKS,
+    agrees,
+    deviation,
+    draw,
+    histogram_blocks,
+    signal,
+    signal_plot,
+    signal_table,
+)
 from firstlight.report.document import Block, Plot, Series, Text, number
 from firstlight.report.lecture_page import Claim
 
@@ -71,17 +80,17 @@ def run(settings: Settings, album: Album, seed: int) -> Numbers:
 def judge(numbers: Numbers) -> Sequence[Claim]:
     """Saturation, the gradient unit by unit and as a whole, and learning."""
     s = numbers["signal"]
-    off = deviation(s["predicted"], s["measured"]["noise"])
+    off = deviation(s)
     saturated, foreseen = s["saturated"][-1], s["predicted saturated"][-1]
     first = s["measured gradient"]["images"][0]
     vanishes = first < 0.1
-    follows = inside(s["predicted gradient"], s["measured gradient"]["noise"], s["gradient band"])
+    follows = agrees(s, gradient=True)
     xavier, large, larger = numbers["training"].values()
     already, far = (min(start["final"]) > max(xavier["final"]) for start in (large, larger))
     return (
         claim(
             f"{numbers['std']:g}·randn drives the units into saturation",
-            off < NEAR and saturated > 0.25 and abs(saturated - foreseen) < 0.03,
+            agrees(s) and saturated > 0.25 and abs(saturated - foreseen) < 0.03,
             f"{saturated:.0%} of the activations of the last layer beyond ±0.99, predicted {foreseen:.0%}; std "
             f"{number(s['measured']['images'][-1], 3)}, predicted {number(s['predicted'][-1], 3)} (within {off:.1%})",
         ),

@@ -7,12 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from firstlight.experiments.chapter import Chapter, Numbers, claim, deviation, inside
-from firstlight.experiments.chapter3_small import NEAR, inputs
+from firstlight.experiments.chapter import Chapter, Numbers, claim
+from firstlight.experiments.chapter3_small import inputs
 from firstlight.experiments.curves import curve_plot, curve_table, entropy, final, learns, runs, stalls
 from firstlight.experiments.images import Album
 from firstlight.experiments.networks import mlp
-from firstlight.experiments.signal import MARKS, draw, histogram_blocks, signal, signal_plot, signal_table
+from firstlight.experiments.signal import (
+    MARKS,
+    agrees,
+    deviation,
+    draw,
+    histogram_blocks,
+    signal,
+    signal_plot,
+    signal_table,
+)
 from firstlight.graph import trace
 from firstlight.initialization import SCHEMES
 from firstlight.report.document import Block, Code, Text, number
@@ -74,8 +83,7 @@ def run(settings: Settings, album: Album, seed: int) -> Numbers:
 def judge(numbers: Numbers) -> Sequence[Claim]:
     """The formula, the signal, training, and the printed line."""
     d, s, literal, chance = (numbers[name] for name in ("derivation", "xavier", "literal", "chance"))
-    off = deviation(s["predicted"], s["measured"]["noise"])
-    images = inside(s["predicted"], s["measured"]["images"], s["band"])
+    off = deviation(s)
     meant, printed = numbers["training"].values()
     last = s["measured"]["images"][-1]
     return (
@@ -86,7 +94,7 @@ def judge(numbers: Numbers) -> Sequence[Claim]:
         ),
         claim(
             "With std = 1/√d activations keep their size from layer to layer",
-            off < NEAR and images and last > 0.2,
+            agrees(s) and agrees(s, gradient=True) and last > 0.2,
             f"std {number(s['measured']['images'][0], 3)} after layer 1 and {number(last, 3)} after layer "
             f"{len(s['predicted'])}, within {off:.1%} of theory; tanh itself takes a little at every layer, and less "
             "the smaller the signal",

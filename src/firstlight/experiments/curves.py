@@ -76,6 +76,14 @@ def sooner(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return max(first["mean"]) < min(value for value in second["mean"])
 
 
+def arrival(numbers: Mapping[str, Any], chance: float, share: float = 0.9) -> float | None:
+    """The step from which on the mean over seeds is first below `share` of the loss of chance; None if never."""
+    for step, column in zip(numbers["steps"], zip(*numbers["losses"], strict=True), strict=True):
+        if sum(column) / len(column) < share * chance:
+            return float(step)
+    return None
+
+
 def learns(numbers: Mapping[str, Any], chance: float, share: float = 0.5) -> bool:
     """Whether every seed ends below `share` of the loss of chance."""
     return max(numbers["final"]) < share * chance

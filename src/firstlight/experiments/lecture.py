@@ -19,6 +19,9 @@ from firstlight.experiments import (
     chapter3_small,
     chapter4_large,
     chapter5_xavier,
+    chapter6_rectifier,
+    chapter7_families,
+    chapter8_beyond,
 )
 from firstlight.experiments.chapter import Chapter
 from firstlight.experiments.images import Album, open_album
@@ -32,6 +35,9 @@ CHAPTERS: tuple[Chapter[Any], ...] = (
     chapter3_small.CHAPTER,
     chapter4_large.CHAPTER,
     chapter5_xavier.CHAPTER,
+    chapter6_rectifier.CHAPTER,
+    chapter7_families.CHAPTER,
+    chapter8_beyond.CHAPTER,
 )
 
 Announce: TypeAlias = Callable[[int, int, str], None]

@@ -1,7 +1,7 @@
 """One network's signal, predicted before a weight is drawn and measured after, layer by layer."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -86,9 +86,18 @@ def planned(scheme: str, std: float | None = None) -> Callable[[Graph], Plan]:
 
 
 def signal(
-    build: Callable[[], nn.Sequential], inputs: dict[str, Tensor], scheme: str, seed: int, std: float | None = None
+    build: Callable[[], nn.Sequential],
+    inputs: dict[str, Tensor],
+    scheme: str,
+    seed: int,
+    std: float | None = None,
+    *,
+    draws: int = 1,
 ) -> dict[str, Any]:
     """`along` the activations of linear layers, and a look at their values.
+
+    A single draw of a ReLU network of n units lies about √(5/n) beside the mean after every layer, and its samples
+    do so together; so the std of the first batch is a mean over `draws` of the weights.
 
     Returns:
         What `along` does, and of the last batch "histograms", "gradient histograms", the share of "saturated"
@@ -97,10 +106,17 @@ def signal(
     everything, model = along(build, inputs, planned(scheme, std), seed, ("linear", "tanh", "relu"))
     sums, numbers = _every_second(everything, 0), _every_second(everything, 1)
     assert isinstance(model, nn.Sequential)
+    name, batch = next(iter(inputs.items()))
+    squares = [[value**2 for value in numbers["measured"][name]]]
+    look = _looked_into(model, list(inputs.values())[-1], seed)
+    for k in range(1, draws):
+        apply(planned(scheme, std)(trace(model, batch)), model, seed=seed + 1000 * k)
+        squares.append(_variances(model, batch))
+    numbers["measured"][name] = [(sum(layer) / draws) ** 0.5 for layer in zip(*squares, strict=True)]
     return {
         **numbers,
         "predicted saturated": [_saturated(std**2) for std in sums["predicted"]],
-        **_looked_into(model, list(inputs.values())[-1], seed),
+        **look,
     }
 
 
@@ -112,6 +128,22 @@ def _every_second(numbers: Any, first: int) -> Any:
 
 def _override(std: float | None) -> Overrides | None:
     return None if std is None else {"*.weight": {"std": std}}
+
+
+def sized(scheme: str, std: float) -> Callable[[Graph], Plan]:
+    """Of a scheme, with one std for the weights of sums; those of norms stay as they are."""
+
+    def plan(graph: Graph) -> Plan:
+        decided = SCHEMES[scheme](graph)
+        return decided.override({d.name: {"std": std} for d in decided.decisions if d.std > 0})
+
+    return plan
+
+
+def drawn(model: nn.Module, example: Tensor, plan: Callable[[Graph], Plan], seed: int) -> nn.Module:
+    """`model` with weights of a plan."""
+    apply(plan(trace(model, example)), model, seed=seed)
+    return model
 
 
 def _direction(seed: int) -> Callable[[Tensor], Tensor]:
@@ -146,6 +178,17 @@ def _looked_into(model: nn.Sequential, batch: Tensor, seed: int) -> dict[str, An
     }
 
 
+@torch.no_grad()
+def _variances(model: nn.Sequential, batch: Tensor) -> list[float]:
+    """Of what each activation gives."""
+    found = []
+    for layer in model:
+        batch = layer(batch)
+        if not isinstance(layer, nn.Linear):
+            found.append(float(batch.var(correction=0)))
+    return found
+
+
 def _saturated(second_moment: float) -> float:
     """P(|tanh z| > 0.99) for z from N(0, second moment)."""
     return math.erfc(math.atanh(SATURATED) / math.sqrt(2 * second_moment)) if second_moment > 0 else 0.0
@@ -160,6 +203,23 @@ def _histogram(values: Tensor, reach: float) -> list[float]:
 
 def _edges(reach: float) -> tuple[float, ...]:
     return tuple(-reach + 2 * reach * k / BINS for k in range(BINS + 1))
+
+
+def agrees(numbers: Mapping[str, Any], *, gradient: bool = False, batches: Sequence[str] = ()) -> bool:
+    """Whether every measured second moment lies within the band of its prediction, for all batches or those named."""
+    key, band = (" gradient", "gradient band") if gradient else ("", "band")
+    measured = numbers[f"measured{key}"]
+    return all(
+        p**2 / (1 + b) <= m**2 <= p**2 * (1 + b)
+        for name in batches or measured
+        for p, m, b in zip(numbers[f"predicted{key}"], measured[name], numbers[band], strict=True)
+    )
+
+
+def deviation(numbers: Mapping[str, Any], batch: str = "noise") -> float:
+    """Largest relative distance of a measured std from its prediction."""
+    pairs = zip(numbers["predicted"], numbers["measured"][batch], strict=True)
+    return max(abs(m / p - 1) if p > 0 else math.inf for p, m in pairs)
 
 
 def histogram_blocks(numbers: dict[str, Any], name: str, batch: str) -> list[Block]:
