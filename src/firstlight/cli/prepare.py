@@ -24,7 +24,7 @@ from firstlight.cli.shared import image_options, print_json, progress_bar
 @click.option("--restart", is_flag=True, help="Forget an unfinished scan instead of going on from it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of tables.")
 def command(source: str, model: str | None, output: Path, as_json: bool, **options: Any) -> int:
-    """Scan SOURCE, derive a recipe, initialize MODEL, and send a real batch forward and backward through it.
+    """Scan SOURCE, derive a recipe, initialize MODEL, and check it on a real batch.
 
     Without arguments: scikit-learn's photographs in patches (demo:photos) and a small CNN. MODEL is timm:NAME,
     torchvision:NAME, package.module:CALLABLE or FILE.py:CALLABLE.
@@ -35,15 +35,15 @@ def command(source: str, model: str | None, output: Path, as_json: bool, **optio
         result = prepare(source, model, output, progress=progress, **options)
     if as_json:
         print_json(result.to_dict())
-        return 0
+        return 0 if result.ok else 1
     from rich.console import Console
 
     from firstlight.report.terminal import print_document
 
     console = Console()
-    shown = ("Does the signal flow?", "Preprocessing recipe", "Constants to paste", "Notes")
+    shown = ("Findings", "Does the signal flow?", "Preprocessing recipe", "Constants to paste", "Notes")
     print_document(result.document(), console, sections=shown)
     for name, path in result.files.items():
         console.print(f"Wrote {name}: {path}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"\nOpen {result.files['report']} in a browser.", highlight=False, markup=False, soft_wrap=True)
-    return 0
+    return 0 if result.ok else 1

@@ -70,8 +70,8 @@ def check_document(
         repaired: (code and place, what was done, before, after) of each fix that was tried on a copy.
         footer: provenance, one fact per line.
     """
-    verdict, tone = _verdict(diagnosis)
-    sections = [Section("Findings", tuple(_card(f) for f in diagnosis.findings) or (Text("Nothing was found."),))]
+    verdict, tone = check_verdict(diagnosis)
+    sections = [Section("Findings", finding_cards(diagnosis))]
     if repaired:
         table = Table(("finding", "what was tried", "before", "after"), tuple(repaired))
         sections.append(Section("The fixes, tried on a copy", (table,)))
@@ -84,14 +84,18 @@ def check_document(
             Section("Three steps on this batch", (_steps(run),)),
             Section("Every layer", tuple(_layers(case, run))),
         ]
-    if diagnosis.not_checked:
-        reasons = Table(("code", "reason"), diagnosis.not_checked)
-        sections.append(Section("What was not looked at", (reasons,)))
-    sections.append(Section("Every rule", (_coverage(diagnosis),)))
+    reasons, states = check_coverage(diagnosis)
+    sections += [Section("What was not looked at", (reasons,)), Section("Every rule", (states,))]
     return Document(f"{subject} before its first epoch", verdict, tone, tuple(sections), tuple(footer))
 
 
-def _verdict(diagnosis: "Diagnosis") -> tuple[str, str]:
+def finding_cards(diagnosis: "Diagnosis") -> tuple[Block, ...]:
+    """A card for each finding."""
+    return tuple(_card(finding) for finding in diagnosis.findings) or (Text("Nothing was found."),)
+
+
+def check_verdict(diagnosis: "Diagnosis") -> tuple[str, str]:
+    """The one line to read, and its tone."""
     counts = {s: sum(f.severity == s for f in diagnosis.findings) for s in _TONES}
     looked = f"{plural(len(diagnosis.clean), 'rule')} clean, {len(diagnosis.not_checked)} not checked"
     if counts["fail"]:
@@ -258,9 +262,14 @@ def _row(case: "Case", node: "NodeMeasurement") -> tuple[str, ...]:
     )
 
 
-def _coverage(diagnosis: "Diagnosis") -> Table:
+def check_coverage(diagnosis: "Diagnosis") -> tuple[Block, Block]:
+    """What was not looked at, with the reasons; and the state of every rule."""
     found = {f.code: f"found, {f.severity}" for f in reversed(diagnosis.findings)}
     victims = {line.split()[0]: "follows from another" for f in diagnosis.findings for line in f.victims}
     states = {code: "not checked" for code, _ in diagnosis.not_checked} | victims | found
     rows = tuple((rule.code, rule.name, states.get(rule.code, "clean")) for rule in all_rules())
-    return Table(("code", "rule", "state"), rows, caption="firstlight explain CODE says what a rule looks at")
+    said = "firstlight explain CODE says what a rule looks at"
+    reasons: Block = Text("Every rule was applied.")
+    if diagnosis.not_checked:
+        reasons = Table(("not checked", "because"), diagnosis.not_checked)
+    return reasons, Table(("code", "rule", "state"), rows, caption=said, folded=True)

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from firstlight.report.check_page import check_coverage, check_verdict, finding_cards
 from firstlight.report.document import Block, Code, Document, Lines, Section, Table, Text, number, plural
 from firstlight.report.recipe_page import RecipeViews
 from firstlight.report.scan_page import Sample, data_sections, footer
 from firstlight.statistics import Statistics
 
 if TYPE_CHECKING:
+    from firstlight.diagnosis import Diagnosis
     from firstlight.initialization import InitReport
     from firstlight.probe import Measurements
     from firstlight.recipe import Recipe
@@ -23,6 +25,7 @@ def prepare_document(
     recipe: "Recipe",
     initialized: "InitReport",
     measurements: "Measurements",
+    diagnosis: "Diagnosis",
     *,
     prediction: "Prediction",
     views: RecipeViews | None,
@@ -31,12 +34,17 @@ def prepare_document(
 ) -> Document:
     """The report of `prepare`."""
     verdict, tone = _verdict(statistics, measurements, initialized)
+    said, state = check_verdict(diagnosis)
+    if state != "good":
+        verdict, tone = said, "bad" if "bad" in (tone, state) else "warn"
     location = statistics.provenance.sources[0]["location"]
     sections = (
+        *((Section("Findings", finding_cards(diagnosis)),) if diagnosis.findings else ()),
         Section("Does the signal flow?", tuple(_signal(measurements, prediction, labels))),
         Section("Initial weights", tuple(_weights(initialized))),
         Section("Preprocessing recipe", (Code(str(recipe), "Applied to every image, in this order"),)),
         *data_sections(statistics, samples, views),
+        Section("What was checked", tuple(check_coverage(diagnosis))),
         Section("Notes", tuple(Text(_sentence(note)) for note in notes)),
     )
     return Document(f"{location}, prepared for training", verdict, tone, sections, footer(statistics))

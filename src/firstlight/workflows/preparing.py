@@ -16,12 +16,13 @@ from firstlight.engines import Observer
 from firstlight.graph import Graph, trace
 from firstlight.initialization import InitReport
 from firstlight.models import open_model, small_cnn
-from firstlight.probe import Measurements, probe
+from firstlight.probe import Measurements
 from firstlight.recipe import Recipe
 from firstlight.report import Document, Sample, prepare_document, to_html
 from firstlight.statistics import Statistics
 from firstlight.theory import Prediction
 from firstlight.workflows.batches import classes_of, common_size, inputs_of, labels_for, observer_for, pictures
+from firstlight.workflows.checking import Check, check
 from firstlight.workflows.initializing import initialize, save_weights
 from firstlight.workflows.predicting import predict
 from firstlight.workflows.samples import batch_of, sample_images
@@ -36,7 +37,7 @@ class Prepared:
     """What `prepare` made.
 
     Attributes:
-        statistics, recipe, initialized, prediction, measurements: the results, in the order in which they came about.
+        statistics, recipe, initialized, prediction, checked: the results, in the order in which they came about.
         graph: the network's operations.
         labels: what the labels of the probed batch are.
         notes: choices that were made because nothing was said, and what was not done.
@@ -47,11 +48,21 @@ class Prepared:
     recipe: Recipe
     initialized: InitReport
     prediction: Prediction
-    measurements: Measurements
+    checked: Check
     graph: Graph
     labels: str
     notes: tuple[str, ...]
     files: dict[str, Path]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found that will keep the network from training as meant."""
+        return self.checked.ok
+
+    @property
+    def measurements(self) -> Measurements:
+        """Every operation on the probed batch."""
+        return self.checked.case.run.first
 
     def document(self, samples: Sequence[Sample] = ()) -> Document:
         """The report, with sample images where there are any."""
@@ -61,6 +72,7 @@ class Prepared:
             self.recipe,
             self.initialized,
             self.measurements,
+            self.checked.diagnosis,
             prediction=self.prediction,
             views=recipe_views(self.statistics, samples),
             notes=(f"The graph was {self.graph.how}", *self.notes),
@@ -79,6 +91,8 @@ class Prepared:
             "uncovered": list(self.initialized.uncovered),
             "prediction": [dataclasses.asdict(node) for node in self.prediction.nodes],
             "measurements": dataclasses.asdict(self.measurements),
+            "findings": [dataclasses.asdict(finding) for finding in self.checked.findings],
+            "not_checked": [list(entry) for entry in self.checked.not_checked],
             "labels": self.labels,
             "graph": self.graph.how,
             "notes": list(self.notes),
@@ -108,7 +122,7 @@ def prepare(
     restart: bool = False,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Scan the images, derive a ResNet-style recipe, initialize the network, and send a real batch through it.
+    """Scan the images, derive a ResNet-style recipe, initialize the network, and check it on a real batch.
 
     Writes ``statistics.json``, ``recipe.json``, ``weights.safetensors`` and ``report.html`` into `out`. While the scan
     of a path or URL runs, finished blocks are kept in ``OUT.partial``, and the same call goes on from them.
@@ -173,9 +187,9 @@ def _with_network(
     initialized = initialize(network, inputs, seed=seed, graph=graph)
     prediction = predict(network, inputs, plan=initialized.plan, graph=graph)
     labels = labels_for([name for name, _ in samples], classes, _output_shape(graph), seed)
-    measurements = probe(network, inputs, labels.values, graph=graph)
+    checked = check(network, inputs, labels=labels.values, statistics=statistics, recipe=recipe)
     files = {name: out / file for name, file in _FILES.items()}
-    return Prepared(statistics, recipe, initialized, prediction, measurements, graph, labels.what, notes, files)
+    return Prepared(statistics, recipe, initialized, prediction, checked, graph, labels.what, notes, files)
 
 
 _FILES = {
