@@ -35,7 +35,7 @@ def test_the_split_is_the_one_that_was_written_down() -> None:
     assert half("raw-pixels@mlp") == ("report" if hashlib.sha256(b"raw-pixels@mlp").digest()[0] % 2 else "development")
     shares = Counter(case.half for case in CASES.values())
     assert 0.4 < shares["report"] / len(CASES) < 0.6
-    assert half("timm:resnet18") == "report" or half("timm:resnet18") == "development"
+    assert [half(f"torchvision:{name}") for name in ("resnet18", "resnet50")] == ["development", "report"]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
