@@ -52,7 +52,7 @@ class _Gate(nn.Module):
     """A hard gate: a comparison has no gradient."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x > x.mean()).to(x.dtype)
+        return (x > 0.5).to(x.dtype)
 
 
 class _Scramble(nn.Module):
@@ -106,9 +106,9 @@ def _stale(setting: Setting) -> Places:
 
 def _biases_only(setting: Setting) -> Places:
     """The weights were filtered out with what was to get no weight decay."""
-    biases = [p for p in setting.model.parameters() if p.dim() == 1]
-    setting.optimizer = torch.optim.SGD(biases, lr=0.01)
-    return ("optimizer", "head", *(name for name, _ in setting.layers()))
+    named = list(setting.model.named_parameters())
+    setting.optimizer = torch.optim.SGD([p for _, p in named if p.dim() == 1], lr=0.01)
+    return ("optimizer", *(name.rpartition(".")[0] for name, p in named if p.dim() > 1))
 
 
 FAULTS = (

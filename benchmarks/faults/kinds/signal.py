@@ -22,20 +22,20 @@ class _Scale(nn.Module):
 
 class _Log(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.log(x - x.mean())
+        return torch.log(x - 10)
 
 
 class _Sqrt(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sqrt(x - x.mean())
+        return torch.sqrt(x - 10)
 
 
 class _Divide(nn.Module):
-    """Contrast within each sample's map, of a map that can be flat."""
+    """A share of the height above each sample's minimum, which is 0 / 0 there."""
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x - x.amin()
-        return x / flat.clamp(min=0) * flat
+        lowest = x.flatten(1).amin(1).view(-1, *[1] * (x.dim() - 1))
+        return (x - lowest) / (x - lowest)
 
 
 class _Overflow(nn.Module):
