@@ -18,6 +18,7 @@ from firstlight.diagnosis.rules.loss_at_start import LossAtStart
 from firstlight.diagnosis.rules.loss_reduction import LossReduction
 from firstlight.diagnosis.rules.sigmoid_before_logits_loss import SigmoidBeforeLogitsLoss
 from firstlight.diagnosis.rules.softmax_before_cross_entropy import SoftmaxBeforeCrossEntropy
+from firstlight.workflows.repairing import Setting, applied
 
 LOSS = tuple(rule for rule in all_rules() if rule.code.startswith("FL50"))
 IMAGES = normalized(photographs(64, 16))
@@ -157,8 +158,6 @@ def test_softmax_before_cross_entropy(model: nn.Module, loss: Loss, where: str) 
     looked_at = case(model, IMAGES, INDICES, loss)
     finding = only(SoftmaxBeforeCrossEntropy(), looked_at)
     assert (finding.severity, finding.where) == ("fail", where)
-    assert finding.repair is not None
-    assert finding.repair.values["loss"] == "cross_entropy"
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
@@ -208,6 +207,33 @@ def test_sigmoid_before_logits_loss(model: nn.Module, labels: Tensor, loss: Loss
 )
 def test_reduction(classes: int, labels: Tensor, loss: Loss, severity: str) -> None:
     assert codes(LossReduction(), case(convnet(classes=classes), IMAGES, labels, loss)) == [(severity, "loss")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "model", "labels", "loss"),
+    [
+        (SoftmaxBeforeCrossEntropy(), ending(nn.Softmax(1)), INDICES, CE),
+        (SoftmaxBeforeCrossEntropy(), ending(nn.Sigmoid()), INDICES, CE),
+        (SoftmaxBeforeCrossEntropy(), convnet(), INDICES, lambda z, y: F.cross_entropy(z.softmax(1), y)),
+        (LogSoftmaxTwice(), ending(nn.LogSoftmax(1)), INDICES, CE),
+        (SigmoidBeforeLogitsLoss(), ending(nn.Sigmoid()), TAGS, BCE),
+        (SigmoidBeforeLogitsLoss(), convnet(), TAGS, lambda z, t: BCE(torch.sigmoid(z), t)),
+        (LossReduction(), convnet(), INDICES, nn.CrossEntropyLoss(reduction="sum", label_smoothing=0.1)),
+        (LossAtStart(), convnet(), INDICES, nn.NLLLoss()),
+        (LossAtStart(), ending(nn.Softmax(1)), INDICES, nn.NLLLoss()),
+    ],
+)
+def test_the_repaired_loss_is_that_of_the_raw_scores(rule: Rule, model: nn.Module, labels: Tensor, loss: Loss) -> None:
+    looked_at = case(model, IMAGES, labels, loss)
+    repair = only(rule, looked_at).repair
+    assert repair is not None
+    mended, _ = applied(Setting(model, IMAGES, labels, loss, None), repair, looked_at)
+    assert mended.loss is not None
+    scores = nn.Sequential(*[part for name, part in model.named_children() if name != "tail"])(IMAGES)
+    right = F.cross_entropy if labels.dim() == 1 else F.binary_cross_entropy_with_logits
+    smooth = {"label_smoothing": 0.1} if rule.code == "FL505" else {}
+    torch.testing.assert_close(mended.loss(mended.model(IMAGES), labels), right(scores, labels, **smooth))
+    assert diagnose(case(mended.model, IMAGES, labels, mended.loss), [rule]).findings == ()
 
 
 def with_bias(finding: Finding, looked_at: Case) -> Case:

@@ -15,9 +15,10 @@ class Repair:
         kind: what to do: ``"initialize"`` (draw `values["parameters"]` again with the scheme `values["scheme"]`),
             ``"images"`` (replace the images x by ``(x[:, order] * scale + shift)``, C numbers each, all optional),
             ``"labels"`` (add `values["shift"]`, or take the index of the largest), ``"bias"`` (set the parameter
-            `values["parameter"]` to `values["values"]`), ``"loss"`` (call it as `values["loss"]`, a loss by its
-            PyTorch name, on the argument of the function that it replaces), ``"learning_rate"`` (`values["factor"]`
-            times the present one), ``"train"`` (let `values["parameters"]` require gradients).
+            `values["parameter"]` to `values["values"]`), ``"loss"`` (call `values["loss"]`, a loss by its PyTorch
+            name, with `values["arguments"]` on the model's output, after the function `values["of"]` of torch if there
+            is one), ``"learning_rate"`` (`values["factor"]` times the present one), ``"train"`` (let
+            `values["parameters"]` require gradients).
         values: what the kind needs, plain values.
     """
 

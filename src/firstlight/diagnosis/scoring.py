@@ -103,8 +103,8 @@ def amplifier(case: Case, call: LossCall) -> Head:
 
 def maker(case: Case, call: LossCall, *functions: str) -> Head | None:
     """Where one of these functions made the scores: a module of the model, or the loss; None when none did."""
-    if any(name in functions for name in call.between[-1:]):
-        return Head("loss")
+    if call.between:
+        return Head("loss") if call.between[-1] in functions else None
     node = next(iter(_back(case, call)), None)
     if node is None or node.function not in functions:
         return None

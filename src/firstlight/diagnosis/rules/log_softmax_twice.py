@@ -50,7 +50,7 @@ class LogSoftmaxTwice(Rule):
             fix="nn.NLLLoss(), or no log-softmax before nn.CrossEntropyLoss()",
             node=place.node,
             source=place.source,
-            repair=Repair("loss", {"loss": "cross_entropy", "replaces": "log_softmax"}),
+            repair=Repair("loss", {"loss": "cross_entropy" if place.where == "loss" else "nll_loss"}),
         )
 
     def _over_the_batch(self, place: Head, function: str) -> Finding:
@@ -65,5 +65,5 @@ class LogSoftmaxTwice(Rule):
             fix="log_softmax(dim=1)",
             node=place.node,
             source=place.source,
-            repair=Repair("loss", {"loss": "cross_entropy", "replaces": "log_softmax"}),
+            repair=Repair("loss", {"loss": "cross_entropy"}) if place.where == "loss" else None,
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from firstlight.diagnosis.case import Case
-from firstlight.diagnosis.finding import Finding, Severity
+from firstlight.diagnosis.finding import Finding, Repair, Severity
 from firstlight.diagnosis.rule import Rule
 from firstlight.diagnosis.scoring import amplifier, calls, each, head, maker, rows, sums_to_one
 from firstlight.probe import LossCall
@@ -108,6 +108,7 @@ class LossAtStart(Rule):
         probabilities = sums_to_one(scores, 1, call.input.dtype)
         what = "probabilities" if probabilities else "raw scores"
         place = maker(case, call, "softmax") if probabilities else None
+        inside = place is not None and place.where != "loss"
         return self.finding(
             "fail",
             place.where if place else "loss",
@@ -120,6 +121,7 @@ class LossAtStart(Rule):
             ),
             cause="log_softmax is missing" if not probabilities else "softmax where log_softmax is meant",
             fix="nn.CrossEntropyLoss() on the raw scores, or log_softmax(dim=1) before nn.NLLLoss()",
+            repair=Repair("loss", {"loss": "nll_loss", "of": "log"} if inside else {"loss": "cross_entropy"}),
         )
 
     def _squared(self, case: Case, call: LossCall) -> Iterator[Finding]:

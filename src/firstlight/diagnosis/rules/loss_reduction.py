@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from firstlight.diagnosis.case import Case, NotChecked
 from firstlight.diagnosis.finding import Finding, Repair
 from firstlight.diagnosis.rule import Rule
@@ -47,6 +49,8 @@ class LossReduction(Rule):
             raise NotChecked("the loss weighs the classes, so its mean is not that of the samples")
         if len(losses) < 2 or not all(math.isfinite(x) and x != 0 for x in (value, mean)):
             return
+        plain = {key: item for key, item in call.arguments.items() if not isinstance(item, Tensor)}
+        repair = Repair("loss", {"loss": call.function, "arguments": plain | {"reduction": "mean"}})
         if abs(value / total - 1) <= _CLOSE:
             yield self.finding(
                 "warn",
@@ -55,7 +59,7 @@ class LossReduction(Rule):
                 evidence=f"the gradient is {len(losses)} times that of the mean, and grows with the batch",
                 cause='reduction="sum", or a sum after reduction="none"',
                 fix='reduction="mean"; or divide the learning rate by the batch size, and keep that size',
-                repair=Repair("loss", {"loss": call.function, "reduction": "mean"}),
+                repair=repair,
             )
         elif samples > 1 and abs(value * samples / mean - 1) <= _CLOSE:
             yield self.finding(
@@ -65,5 +69,5 @@ class LossReduction(Rule):
                 evidence=f"{value:.4g} was differentiated; the gradient is a {samples}th of that of the mean",
                 cause="a division by len(batch) after a mean, if it is not for the accumulation of gradients",
                 fix="leave out the division",
-                repair=Repair("loss", {"loss": call.function, "reduction": "mean"}),
+                repair=repair,
             )

@@ -36,6 +36,7 @@ class SigmoidBeforeLogitsLoss(Rule):
             place = maker(case, call, "sigmoid", "softmax", "hardsigmoid")
             low, high, mean = (float(f()) for f in (call.input.min, call.input.max, call.input.double().mean))
             severity: Severity = "fail"
+            inside = place is not None and place.where != "loss"
             if place is None:
                 if call.input.numel() < _FEWEST or not (low > 0 and high < 1 and 0.3 < mean < 0.7):
                     continue
@@ -53,5 +54,5 @@ class SigmoidBeforeLogitsLoss(Rule):
                 else f"model.{place.where} = nn.Identity()",
                 node=place.node,
                 source=place.source,
-                repair=Repair("loss", {"loss": "binary_cross_entropy_with_logits", "replaces": "sigmoid"}),
+                repair=Repair("loss", {"loss": "binary_cross_entropy" if inside else call.function}),
             )

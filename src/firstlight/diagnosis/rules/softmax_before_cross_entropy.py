@@ -61,5 +61,13 @@ class SoftmaxBeforeCrossEntropy(Rule):
             else f"model.{place.where} = nn.Identity()",
             node=place.node,
             source=place.source,
-            repair=Repair("loss", {"loss": "cross_entropy", "replaces": what.split()[0]}),
+            repair=_repair(what, place),
         )
+
+
+def _repair(what: str, place: Head) -> Repair | None:
+    """The loss that fits the output as it is; nothing undoes a softmax over the batch."""
+    if place.where == "loss":
+        return Repair("loss", {"loss": "cross_entropy"})
+    inside = {"softmax": {"loss": "nll_loss", "of": "log"}, "sigmoid": {"loss": "cross_entropy", "of": "logit"}}
+    return Repair("loss", inside[what]) if what in inside else None
