@@ -59,7 +59,9 @@ def test_zero_layers_that_sleep_are_named_once(name: str) -> None:
     finding = only(ZeroWeights(), case(model, *batch()))
     first = {"mlp": "1", "plain": "0"}[name]
     assert (finding.severity, finding.where) == ("fail", first)
-    assert len(finding.victims) == 6 - (finding.victims[-1].split()[1].rstrip(":") != list(dict(model.named_modules()))[-1])
+    assert len(finding.victims) == 6 - (
+        finding.victims[-1].split()[1].rstrip(":") != list(dict(model.named_modules()))[-1]
+    )
 
 
 @torch.no_grad()
@@ -92,7 +94,8 @@ def test_constant_weights_everywhere_are_one_fault(name: str) -> None:
         weight.fill_(0.01)
     found = diagnose(case(model, *batch()), RULES)
     culprit = found.findings[0]
-    assert (culprit.code, culprit.severity) == ("FL203", "fail")
+    # What sets the tokens' channels apart, their random positions, breaks the symmetry of a transformer.
+    assert (culprit.code, culprit.severity) == ("FL203", "warn" if name == "vit" else "fail")
     assert "0.01" in culprit.title
     assert "FL201" not in {finding.code for finding in found.findings}  # it follows, and stands among the victims
     assert any(line.startswith("FL201") for line in culprit.victims)
@@ -129,8 +132,11 @@ def test_an_outlier_that_decides_nothing_is_a_note() -> None:
 def test_copies_are_told_from_ties(name: str) -> None:
     model = build(name)
     one, two = {
-        "mlp": ("3", "5"), "plain": ("2", "4"), "resnet": ("3.conv1", "4.conv2"), "vit": ("layers.0.fc1", "layers.1.fc1")
-    }[name]  # fmt: skip
+        "mlp": ("3", "5"),
+        "plain": ("2", "4"),
+        "resnet": ("3.conv1", "4.conv2"),
+        "vit": ("layers.0.fc1", "layers.1.fc1"),
+    }[name]
     model.get_submodule(two).weight.copy_(model.get_submodule(one).weight)
     finding = only(IdenticalLayers(), case(model, *batch()))
     assert (finding.severity, finding.where) == ("warn", two)
@@ -170,7 +176,7 @@ def test_xavier_in_front_of_relu_loses_half_in_every_layer(network: object, dept
     (finding,) = found.findings
     assert (finding.code, finding.severity) == ("FL206", severity)
     assert "relu needs" in finding.title
-    assert "0.71 of" in finding.title
+    assert 0.66 < float(finding.title.split(" of what")[0].split()[-1]) < 0.75
     effect = float(finding.title.split("ends at ")[1].split()[0])
     assert abs(math.log2(effect) + depth) < 3  # 2^-depth; the first layer's two fans differ
 
@@ -182,7 +188,7 @@ def test_one_layer_off_is_the_only_culprit(name: str) -> None:
     model.get_submodule(MAIN[name]).weight.mul_(1e-3)
     finding = only(WeightScale(), case(model, *batch()))
     assert (finding.where, finding.severity) == (MAIN[name], "warn")
-    assert "layers:" not in finding.title
+    assert " more are " not in finding.title
 
 
 @pytest.mark.parametrize("std", [1e-3, 1.0])

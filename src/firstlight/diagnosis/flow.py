@@ -8,7 +8,7 @@ rest of the network has to work with, and the largest gradient what reaches the 
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from torch import Tensor
@@ -94,6 +94,10 @@ def flow(case: Case) -> Flow:
                 crossing.pop(name, None)
         if left.get(node.name):
             crossing[node.name] = None
+    if cuts and cuts[0].gradient is None and sizes.gradient(cuts[0].node) == 0:
+        cuts[0] = replace(
+            cuts[0], gradient=0.0
+        )  # an image has no gradient of its own; its layer's shows that none comes
     outputs = [size for size in (sizes.forward(name) for name in graph.outputs) if size is not None]
     reads = {cut: size for cut in cuts if (size := sizes.forward(graph[cut.node].inputs[0])) is not None}
     loudest = max(reads, key=reads.__getitem__, default=None)
@@ -109,9 +113,11 @@ class _Sizes:
         self._measured = measured(case)
         self._samples = next((len(leaf) for leaf in tensors if leaf.dim()), 1)
         squares = [float(leaf.double().square().mean()) for leaf in tensors if leaf.is_floating_point()]
-        self._inputs = dict.fromkeys(
-            (node.name for node in case.graph.nodes if node.kind == "input"), max(squares, default=1.0)
-        )
+        size = max(squares, default=1.0)
+        self._inputs = {node.name: size for node in case.graph.nodes if node.kind == "input"}
+        for node in case.graph.operations:
+            if node.function in REARRANGEMENT and node.inputs and node.inputs[0] in self._inputs:
+                self._inputs[node.name] = size
 
     def forward(self, name: str) -> float | None:
         if name in self._inputs:

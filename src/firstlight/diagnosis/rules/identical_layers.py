@@ -63,8 +63,9 @@ def _twins(parameters: dict[str, torch.Tensor]) -> dict[str, list[str]]:
     alike: dict[tuple[object, ...], list[str]] = defaultdict(list)
     found: dict[str, list[str]] = defaultdict(list)
     for name, values in parameters.items():
-        if float((values == values.flatten()[0]).float().mean()) > 0.5:
-            continue  # constant, an identity, a mask: not drawn
+        drawn = (values != 0) & (values != values.flatten()[0])
+        if float(drawn.float().mean()) < 0.5:
+            continue  # a constant, an identity, a mask
         group = alike[(tuple(values.shape), *values.flatten()[:4].tolist())]
         original = next((other for other in group if torch.equal(parameters[other], values)), None)
         if original is None:

@@ -58,19 +58,21 @@ class WeightScale(Rule):
         worst = max(culprits, key=lambda weight: abs(math.log(weight.factor)))
         alone = abs(math.log(worst.factor)) > 0.7 * abs(total)
         chosen = worst if alone else culprits[0]
-        others = [weight.fan.parameter for weight in culprits if weight is not chosen and not alone]
-        yield self._finding(case, severity, chosen, others, total, signal)
+        yield self._finding(case, severity, chosen, [] if alone else culprits, total, signal)
 
     def _finding(
-        self, case: Case, severity: Severity, weight: Weight, others: list[str], total: float, signal: Flow
+        self, case: Case, severity: Severity, weight: Weight, alike: list[Weight], total: float, signal: Flow
     ) -> Finding:
         fan = weight.fan
+        others = [other.fan.parameter for other in alike if other is not weight]
+        logarithms = [math.log(other.ratio) for other in alike or [weight]]
+        ratio = math.exp(sum(logarithms) / len(logarithms))
         reader = f"what {fan.activation} needs" if fan.activation else "what keeps the signal"
-        many = f", in {len(others) + 1} layers" if others else ""
+        which = f"{fan.parameter} and {len(others)} more are" if others else f"{fan.parameter} is"
         effect = f"{math.exp(total):.1e} times the second moment it should have"
         return self.finding(
             severity,
-            title=f"the std of {fan.parameter} is {weight.ratio:.2g} of {reader}{many}: the signal ends at {effect}",
+            title=f"the std of {which} {ratio:.2g} of {reader}: the signal ends at {effect}",
             evidence=f"std {weight.size:.3g} against {weight.needed:.3g} = gain / sqrt(fan_in), fan_in "
             f"{fan.fan_in:.4g} ({fan.derivation}); sum and activation multiply the second moment by "
             f"{weight.factor:.2g}. Measured: {_shown(signal.kept_forward)} of the input's second moment reaches "

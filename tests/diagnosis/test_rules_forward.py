@@ -1,0 +1,205 @@
+"""Rules about the forward pass: each fault at its place, and what only looks like one."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from cases import case, codes, only
+from networks import INSIDE, batch, build, mlp
+from torch import Tensor, nn
+
+from firstlight.diagnosis import NotChecked
+from firstlight.diagnosis.rules.dead_units import DeadUnits, _by_chance
+from firstlight.diagnosis.rules.exploding_signal import ExplodingSignal
+from firstlight.diagnosis.rules.nonfinite_signal import NonfiniteSignal
+from firstlight.diagnosis.rules.rank_collapse import RankCollapse
+from firstlight.diagnosis.rules.saturated_units import SaturatedUnits
+from firstlight.diagnosis.rules.single_value_normalization import SingleValueNormalization
+from firstlight.diagnosis.rules.unbalanced_residual import UnbalancedResidual
+from firstlight.diagnosis.rules.vanishing_signal import VanishingSignal
+
+
+class Apply(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def insert(model: nn.Module, place: int, function: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy with one more module, called ``wrong``, in front of the module at `place`."""
+    parts = list(model.named_children())
+    changed = nn.Sequential()
+    for k, (name, part) in enumerate(parts):
+        if k == place:
+            changed.add_module("wrong", Apply(function))
+        changed.add_module(name, part)
+    return changed
+
+
+@pytest.mark.parametrize(("name", "place"), [("mlp", 5), ("plain", 4), ("resnet", 3)])
+def test_a_factor_that_makes_the_signal_vanish(name: str, place: int) -> None:
+    finding = only(VanishingSignal(), case(insert(build(name), place, lambda x: x * 1e-6), *batch()))
+    assert (finding.severity, finding.where) == ("fail", "wrong")
+    assert "1.0e-12" in finding.title
+
+
+@pytest.mark.parametrize(("name", "place"), [("mlp", 5), ("plain", 4)])
+def test_a_factor_that_makes_the_signal_explode(name: str, place: int) -> None:
+    finding = only(ExplodingSignal(), case(insert(build(name), place, lambda x: x * 1e6), *batch()))
+    assert (finding.severity, finding.where) == ("fail", "wrong")
+
+
+def test_a_normalization_takes_growth_away() -> None:
+    assert codes(ExplodingSignal(), case(insert(build("resnet"), 1, lambda x: x * 1e6), *batch())) == []
+
+
+@pytest.mark.parametrize("act", [nn.Tanh, nn.Sigmoid])
+def test_saturated_units(act: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = mlp(3, act)
+    assert codes(SaturatedUnits(), case(model, *batch())) == []
+    with torch.no_grad():
+        for layer in (model[1], model[3], model[5]):
+            layer.weight.mul_(60)
+    finding = only(SaturatedUnits(), case(model, *batch()))
+    assert finding.where == "2"
+    assert len(finding.victims) == 2
+
+
+@pytest.mark.parametrize("name", ["mlp", "plain", "vit"])
+@torch.no_grad()
+def test_units_that_a_bias_keeps_silent(name: str) -> None:
+    model = build(name)
+    layer = model.get_submodule(INSIDE[name])
+    layer.bias[: len(layer.bias) // 2] = -30
+    finding = only(DeadUnits(), case(model, *batch()))
+    assert (finding.severity, finding.where) == ("warn", INSIDE[name])
+    assert "95 %" in finding.evidence
+    layer.bias.fill_(-30)
+    assert codes(DeadUnits(), case(model, *batch()))[0] == ("fail", INSIDE[name])
+
+
+def test_silence_by_chance_is_the_orthant_probability() -> None:
+    assert _by_chance(3, 0.0) == pytest.approx(1 / 8, rel=1e-6)
+    assert _by_chance(2, 0.5) == pytest.approx(1 / 3, rel=1e-4)  # 1/4 + arcsin(ρ) / 2π
+    assert _by_chance(3, 0.5) == pytest.approx(1 / 4, rel=1e-4)  # 1/(n+1)
+    assert _by_chance(100, 1.0) == 0.5
+    assert _by_chance(16, 0.9) > _by_chance(16, 0.5) > _by_chance(32, 0.5)
+
+
+def test_deep_plain_networks_have_silent_units_and_no_dead_ones() -> None:
+    torch.manual_seed(0)
+    found = case(mlp(16), *batch())
+    silent = [node for node in found.run.first.nodes if node.units is not None and node.units.dead]
+    assert len(silent) > 5
+    assert codes(DeadUnits(), found) == []
+
+
+def test_too_few_samples_are_not_checked() -> None:
+    with pytest.raises(NotChecked, match="too few"):
+        codes(DeadUnits(), case(build("mlp"), *batch(2)))
+
+
+@pytest.mark.parametrize("name", ["mlp", "plain", "resnet"])
+@torch.no_grad()
+def test_a_layer_of_rank_one(name: str) -> None:
+    model = build(name)
+    weight = model.get_submodule(INSIDE[name]).weight
+    rows = weight.flatten(1)
+    weight.copy_((torch.randn(len(rows), 1) @ torch.randn(1, rows.shape[1]) * rows.std()).view_as(weight))
+    assert codes(RankCollapse(), case(model, *batch())) == [("warn", INSIDE[name])]
+
+
+@torch.no_grad()
+def test_biases_that_outweigh_the_images() -> None:
+    torch.manual_seed(0)
+    model = mlp(8)
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            layer.weight.mul_(0.2)
+            layer.bias.normal_()
+    finding = only(RankCollapse(), case(model, *batch()))
+    assert finding.severity in ("warn", "fail")
+    assert codes(RankCollapse(), case(mlp(8), *batch())) == []
+
+
+@torch.no_grad()
+def test_a_branch_that_drowns_its_stream() -> None:
+    model = build("resnet")
+    model[4].bn2.weight.normal_(std=100)
+    finding = only(UnbalancedResidual(), case(model, *batch()))
+    assert finding.where == "4.bn2"
+    model = build("vit")
+    model.layers[1].scale.fill_(3e3)
+    assert codes(UnbalancedResidual(), case(model, *batch()))[0][1] == "layers.1"
+    with pytest.raises(NotChecked):
+        codes(UnbalancedResidual(), case(build("mlp"), *batch()))
+
+
+@pytest.mark.parametrize(
+    ("norm", "place", "severity"),
+    [
+        (nn.GroupNorm(16, 16), "features", "fail"),
+        (nn.LayerNorm(1), "last", "fail"),
+        (nn.GroupNorm(4, 16), "features", None),
+        (nn.LayerNorm(16), "features", None),
+    ],
+)
+def test_a_normalization_over_one_value(norm: nn.Module, place: str, severity: str | None) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(3, 16, 3), norm, nn.Linear(16, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            features = self.conv(x).mean((2, 3))
+            return self.head(self.norm(features) if place == "features" else self.norm(features[..., None])[..., 0])
+
+    found = codes(SingleValueNormalization(), case(Net(), *batch()))
+    assert found == ([] if severity is None else [(severity, "norm")])
+
+
+def test_batch_norm_over_one_value_does_not_run_and_is_named() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 10)
+    )
+    assert codes(SingleValueNormalization(), case(model, *batch(1))) == [("fail", "input")]
+    assert codes(SingleValueNormalization(), case(model, *batch(2))) == [("warn", "2")]
+
+
+BIRTHS: dict[str, Callable[[Tensor], Tensor]] = {
+    "log": lambda x: (x - x.mean()).log(),
+    "sqrt": lambda x: (x - 1e3).sqrt(),
+    "div": lambda x: x / (x - x),
+    "exp": lambda x: (x.abs() * 1e6 + 100).exp(),
+}
+
+
+@pytest.mark.parametrize("op", BIRTHS)
+@pytest.mark.parametrize(("name", "place"), [("mlp", 5), ("resnet", 3)])
+def test_where_a_number_stops_being_one(op: str, name: str, place: int) -> None:
+    finding = only(NonfiniteSignal(), case(insert(build(name), place, BIRTHS[op]), *batch()))
+    assert (finding.severity, finding.where) == ("fail", "wrong")
+    assert finding.title.startswith(op)
+
+
+@torch.no_grad()
+def test_a_broken_weight_and_a_harmless_mask() -> None:
+    model = build("plain")
+    model[4].weight.view(-1)[3] = torch.nan
+    assert codes(NonfiniteSignal(), case(model, *batch())) == [("fail", "4")]
+
+    def masked(x: Tensor) -> Tensor:
+        mask = torch.eye(64, dtype=torch.bool)
+        return x @ (x.mT @ x / len(x)).masked_fill(mask, -torch.inf).softmax(-1)
+
+    assert codes(NonfiniteSignal(), case(insert(build("mlp"), 5, masked), *batch())) == []
+
+
+def test_a_loss_that_breaks_by_itself() -> None:
+    images, labels = batch()
+    found = case(build("mlp"), images, labels, lambda output, labels: (output.sum() * 0).log())
+    assert codes(NonfiniteSignal(), found) == [("fail", "loss")]

@@ -1,0 +1,61 @@
+"""Rules about the optimizer's step."""
+
+import pytest
+import torch
+from cases import case, codes, only
+from networks import NETWORKS, batch, build
+
+from firstlight.diagnosis import NotChecked
+from firstlight.diagnosis.rules.loss_rises import LossRises
+from firstlight.diagnosis.rules.update_ratio import UpdateRatio
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_usual_rates_are_no_news(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    model = build(name)
+    rate = 1e-3 if kind is torch.optim.AdamW else 1e-2
+    found = case(model, *batch(), optimizer=kind(model.parameters(), lr=rate))
+    assert codes(UpdateRatio(), found) == []
+    assert codes(LossRises(), found) == []
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rates_that_are_far_off(name: str) -> None:
+    model = build(name)
+    high = only(UpdateRatio(), case(model, *batch(), optimizer=torch.optim.Adam(model.parameters(), lr=10.0)))
+    assert (high.severity, high.where) == ("fail", "optimizer")
+    assert "too high" in high.title
+    assert high.repair is not None
+    assert high.repair.values["factor"] < 1e-2
+    low = only(UpdateRatio(), case(model, *batch(), optimizer=torch.optim.Adam(model.parameters(), lr=1e-10)))
+    assert "too low" in low.title
+
+
+def test_one_group_with_a_rate_of_its_own() -> None:
+    model = build("plain")
+    main = list(model[4].parameters())
+    rest = [p for p in model.parameters() if all(p is not q for q in main)]
+    optimizer = torch.optim.Adam([{"params": rest}, {"params": main, "lr": 10.0}], lr=1e-3)
+    assert "4.weight" in only(UpdateRatio(), case(model, *batch(), optimizer=optimizer)).title
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_steps_that_go_up(name: str) -> None:
+    model = build(name)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, maximize=True)
+    finding = only(LossRises(), case(model, *batch(), optimizer=optimizer))
+    assert (finding.severity, finding.where) == ("fail", "optimizer")
+    assert "maximize" in finding.cause
+
+
+def test_steps_that_are_too_long() -> None:
+    model = build("plain")
+    found = case(model, *batch(), optimizer=torch.optim.SGD(model.parameters(), lr=100.0))
+    assert only(LossRises(), found).severity == "fail"
+
+
+def test_without_an_optimizer_it_is_not_checked() -> None:
+    for rule in (UpdateRatio(), LossRises()):
+        with pytest.raises(NotChecked, match="no optimizer"):
+            codes(rule, case(build("mlp"), *batch()))
