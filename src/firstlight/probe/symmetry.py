@@ -105,14 +105,15 @@ def _followed(
         for parameter in model.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
         named = dict(model.named_parameters())
+        before = {name: rows.clone() for name, rows in _incoming(model) if name in suspects}
         for _ in range(_STEPS):
             for parameter in named.values():
                 parameter.grad = None
             value, _ = evaluate(model(*args, **kwargs), labels, loss)
             value.backward()
             _step(list(named.values()))
-        rows = dict(_incoming(model))
-        return {name: any(_together(rows[name], group) for group in groups) for name, groups in suspects.items()}
+        after = dict(_incoming(model))
+        return {name: _stay(before[name], after[name], groups) for name, groups in suspects.items()}
 
 
 @torch.no_grad()
@@ -125,6 +126,13 @@ def _step(parameters: Sequence[nn.Parameter]) -> None:
         size = torch.where(parameter.norm() > 0, parameter.norm(), parameter.numel() ** 0.5)
         if length > 0 and bool(torch.isfinite(length)):
             parameter.sub_(parameter.grad * (0.1 * size / length))
+
+
+def _stay(before: Tensor, after: Tensor, groups: Sequence[Sequence[int]]) -> bool:
+    """Whether a group stays together; one that nothing moved, where others moved, was only silent on this batch."""
+    moved = (before != after).any(1)
+    judged = [group for group in groups if bool(moved[list(group)].any()) or not bool(moved.any())]
+    return any(_together(after, group) for group in judged)
 
 
 def _together(rows: Tensor, group: Sequence[int]) -> bool:
