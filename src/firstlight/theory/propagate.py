@@ -18,6 +18,8 @@ from firstlight.theory.signal import Gradient, Signal, scalar
 
 # Beyond finite width: integrals over finite data, and correlations that a rule leaves out.
 _FLOOR, _BACKWARD_FLOOR = 0.05, 0.08
+# A variance of the logarithm from which on the band holds every number there is; exp overflows somewhat later.
+_NOTHING_IS_KNOWN = 1e5
 
 
 def propagate(
@@ -209,7 +211,8 @@ def _describe(node: Node, step: Step, gradient: Gradient | None, context: Contex
 
 def _band(spread: float, floor: float = _FLOOR) -> float:
     """Relative half-width that holds 95 % of a log-normal with this variance of its logarithm."""
-    return math.expm1(1.96 * math.sqrt(max(spread, 0.0) + floor**2))
+    known = min(max(spread, 0.0), _NOTHING_IS_KNOWN)
+    return math.expm1(1.96 * math.sqrt(known + floor**2))
 
 
 def _notes(graph: Graph, nodes: tuple[NodePrediction, ...]) -> Iterable[str]:
