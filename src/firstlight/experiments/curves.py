@@ -38,7 +38,7 @@ def runs(
         "steps": list(curves[0].binned(_POINTS)[0]),
         "losses": [list(curve.binned(_POINTS)[1]) for curve in curves],
         "final": [curve.final for curve in curves],
-        "mean": [sum(min(v, top) for v in curve.loss) / steps for curve in curves],
+        "mean": [sum(v if v < top else top for v in curve.loss) / steps for curve in curves],
     }
 
 
