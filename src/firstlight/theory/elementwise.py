@@ -64,8 +64,9 @@ class Moments:
         stretch: E z f'(z), what E f changes by when z grows by a factor.
         chi: E f'².
         chi_fourth: E f'⁴.
-        series: ``a_k²`` of Mehler's formula for ``f``.
-        slope_series: the same for ``f'``.
+        echo: E (f f')².
+        coefficients: ``a_k = E f(z) he_k(ẑ)``; their squares are Mehler's series.
+        slope_coefficients: the same for ``f'``.
     """
 
     mean: Floats
@@ -75,16 +76,17 @@ class Moments:
     stretch: Floats
     chi: Floats
     chi_fourth: Floats
-    series: Floats
-    slope_series: Floats
+    echo: Floats
+    coefficients: Floats
+    slope_coefficients: Floats
 
     def pair(self, correlation: Floats) -> Floats:
         """E f(z) f(z') for two elements whose Gaussians have this correlation, shape [U]."""
-        return sum_series(self.series, self.second, correlation)
+        return sum_series(self.coefficients**2, self.second, correlation)
 
     def slope_pair(self, correlation: Floats) -> Floats:
         """E f'(z) f'(z')."""
-        return sum_series(self.slope_series, self.chi, correlation)
+        return sum_series(self.slope_coefficients**2, self.chi, correlation)
 
 
 def sum_series(squares: Floats, total: Floats, correlation: Floats) -> Floats:
@@ -103,12 +105,18 @@ def moments(f: Elementwise, mean: Floats, variance: Floats) -> Moments:
 def _moments(f: Elementwise, mean_bytes: bytes, variance_bytes: bytes) -> Moments:
     mean, variance = np.frombuffer(mean_bytes), np.frombuffer(variance_bytes)
     pairs = np.stack([mean, variance], 1)
-    unique, back = np.unique(pairs, axis=0, return_inverse=True)
+    unique, back = _distinct(pairs)
     for digits in (3, 2):
         if len(unique) > _DISTINCT:
-            unique, back = np.unique(_rounded(pairs, digits), axis=0, return_inverse=True)
-    found = _integrate(f, unique[:, 0], unique[:, 1])
+            unique, back = _distinct(_rounded(pairs, digits))
+    found = _integrate(f, unique.real, unique.imag)
     return Moments(*(np.asarray(values)[back.reshape(-1)] for values in found))
+
+
+def _distinct(pairs: Floats) -> tuple[Any, Any]:
+    """Different rows as complex numbers, which sort faster than rows, and which of them each row is."""
+    unique, back = np.unique(pairs[:, 0] + 1j * pairs[:, 1], return_inverse=True)
+    return unique, back
 
 
 def _rounded(values: Floats, digits: int) -> Floats:
@@ -129,8 +137,8 @@ def _integrate(f: Elementwise, mean: Floats, variance: Floats) -> tuple[Floats, 
         slope = derivative(y, z)
     values, slopes = y.detach().numpy(), slope.numpy()
     basis = hermite(g, _TERMS)
-    series = np.einsum("un,unk->uk", w * values, basis) ** 2
-    slope_series = np.einsum("un,unk->uk", w * slopes, basis) ** 2
+    coefficients = np.einsum("un,unk->uk", w * values, basis)
+    slope_coefficients = np.einsum("un,unk->uk", w * slopes, basis)
 
     def average(x: Floats) -> Floats:
         return np.asarray((w * x).sum(1))
@@ -138,7 +146,8 @@ def _integrate(f: Elementwise, mean: Floats, variance: Floats) -> tuple[Floats, 
     return (
         average(values), average(values**2), average(values**4),
         average(slopes), average(slopes * z.detach().numpy()), average(slopes**2), average(slopes**4),
-        series, slope_series,
+        average((values * slopes) ** 2),
+        coefficients, slope_coefficients,
     )  # fmt: skip
 
 

@@ -76,13 +76,13 @@ def hermite(g: Floats, terms: int) -> Floats:
     They turn a two-point expectation into a power series (Mehler's formula): with ``a_k = E f(g) he_k(g)``, and ``u``,
     ``v`` standard normal with correlation ``c``, ``E f(u) f(v) = Σ a_k² c^k``.
     """
-    out = np.empty((*g.shape, terms))
-    out[..., 0] = 1.0
+    out = np.empty((terms, *g.shape))
+    out[0] = 1.0
     if terms > 1:
-        out[..., 1] = g
+        out[1] = g
     for k in range(1, terms - 1):
-        out[..., k + 1] = (g * out[..., k] - math.sqrt(k) * out[..., k - 1]) / math.sqrt(k + 1)
-    return out
+        out[k + 1] = (g * out[k] - math.sqrt(k) * out[k - 1]) / math.sqrt(k + 1)
+    return np.moveaxis(out, 0, -1)
 
 
 def find_kinks(f: Function) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from firstlight.theory.axes import Axes, guess, main_kind
+from firstlight.theory.mixture import even, fitting
 from firstlight.theory.signal import Near, Signal, fresh
 
 _CLOSE = 0.02  # correlations below this at every lag are taken as none
@@ -23,6 +24,7 @@ class InputMoments:
         far: correlation of two distant sites of one sample.
         other: correlation of two samples.
         across: correlation of two channels of one site.
+        profile: mean square at each sample and site over that of all, [N, 1, *sites]; ``None`` when even.
         near: closeness ``r`` of sites at a lag, an axis per spatial dimension, ``r[0, 0] = 1``: their correlation is
             ``far + r (1 - far)``.
     """
@@ -33,6 +35,7 @@ class InputMoments:
     other: float = 0.0
     across: float = 0.0
     near: Near | None = field(default=None, compare=False)
+    profile: Tensor | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, batch: Tensor) -> "InputMoments":
@@ -52,7 +55,8 @@ class InputMoments:
         per_sample = z.flatten(2).mean(2) if x.dim() > 2 else z
         pairs = float((per_sample.sum(0) ** 2 - per_sample.square().sum(0)).mean()) / max(n * (n - 1), 1)
         apart = (float((z.sum(1) ** 2 - z.square().sum(1)).mean())) / max(channels * (channels - 1), 1)
-        return cls(tuple(mean.tolist()), tuple(second.tolist()), far, pairs / variance, apart / variance, near)
+        profile = even(x.square().mean(1, keepdim=True)) if near is not None else None
+        return cls(tuple(mean.tolist()), tuple(second.tolist()), far, pairs / variance, apart / variance, near, profile)
 
     @property
     def average(self) -> float:
@@ -68,7 +72,7 @@ class InputMoments:
         sites = sum(main_kind(axis) == "s" for axis in axes)
         near = self.near if self.near is not None and self.near.ndim == sites else None
         signal = fresh(name, shape, axes, mean=mean, second=second, far=far, other=other)
-        return replace(signal, near=near, across=across if self.across else None)
+        return replace(signal, near=near, profile=fitting(self.profile, shape), across=across if self.across else None)
 
     def _map(self, values: float | tuple[float, ...], axes: Axes) -> Tensor:
         flat = torch.tensor(values, dtype=torch.float64).reshape(-1)

@@ -10,7 +10,7 @@ that zero padding shows as a field over sites and a concatenation as segments of
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from torch import Tensor
 from firstlight._typing import Floats
 from firstlight.theory.axes import Axes, size
 from firstlight.theory.elementwise import Elementwise
+
+if TYPE_CHECKING:
+    from firstlight.theory.taps import Taps
 
 Near: TypeAlias = Floats
 """Closeness ``r`` of sites at a lag, an axis per spatial dimension, ``r[0, 0] = 1``: ``K(lag) = far + r (q - far)``."""
@@ -40,6 +43,8 @@ class Signal:
         far: E z z' between two sites of one sample, same channel, on average over pairs.
         other: E z z' between two samples, same channel, on average over pairs of sites.
         near: how far closeness of sites raises K above `far`; ``None`` when it does not.
+        profile: how much larger or smaller the second moment is at each sample and site of the data, [N, 1, *sites],
+            mean one; ``None`` when it is even.
         base: the Gaussian signal that this one is a function of; ``None`` when it is itself taken as Gaussian.
         function: that function.
         steps: the signals that the last operation of that function was applied to, each with the slope by it.
@@ -49,7 +54,7 @@ class Signal:
         rows: K between elements along the last dimension, for the logits of attention; ``None`` when unknown.
         simplex: true when the elements along the last dimension are positive and sum to one.
         across: E z z' between two channels of one element; ``None`` where that is (E z)², as after random weights.
-        fan: independent Gaussian weights that the size of one channel depends on, kept while elements are arranged.
+        taps: the weights that the size of one channel depends on, kept while elements are arranged; ``None`` when many.
         kurtosis: E (w - E w)⁴ over the squared variance, of the elements of a parameter; 3 for a normal distribution.
     """
 
@@ -61,6 +66,7 @@ class Signal:
     far: Tensor
     other: Tensor
     near: Near | None = None
+    profile: Tensor | None = None
     base: "Signal | None" = None
     function: Elementwise | None = None
     steps: "tuple[tuple[Signal, Elementwise], ...]" = ()
@@ -70,13 +76,18 @@ class Signal:
     rows: Tensor | None = None
     simplex: bool = False
     across: Tensor | None = None
-    fan: float = math.inf
+    taps: "Taps | None" = None
     kurtosis: float = 3.0
 
     @property
     def variance(self) -> Tensor:
         """E z² - (E z)², not below zero."""
         return (self.second - self.mean**2).clamp_min(0)
+
+    @property
+    def fan(self) -> float:
+        """Independent normal weights that the size of one channel depends on."""
+        return math.inf if self.taps is None else self.taps.fan
 
     @property
     def root(self) -> "Signal":
@@ -126,6 +137,7 @@ class Gradient:
             are independent. A slope ``f'(z)`` is not: ``E f'(z) ẑ`` is what batch norm removes beyond the mean.
         tied: how much of `second` is owed to the size of the weights just before, by whose norm a normalization has
             divided: ``E 1/|w|²`` over ``1/E |w|²``. The weights, of that same norm, take it away again.
+        echo: what part of `second` is proportional to the square of the signal itself.
     """
 
     second: Tensor
@@ -133,6 +145,7 @@ class Gradient:
     spread: float = 0.0
     along: Tensor | None = None
     tied: float = 1.0
+    echo: Tensor | None = None
 
     def __add__(self, other: "Gradient") -> "Gradient":
         """Contributions of independent paths."""
@@ -142,11 +155,13 @@ class Gradient:
         found = [g.along for g in (self, other) if g.along is not None]
         along = None if not found else found[0] if len(found) == 1 else found[0] + found[1]
         tied = 1 / (share / self.tied + (1 - share) / other.tied)
-        return Gradient(self.second + other.second, self.far + other.far, spread, along, tied)
+        echoes = [g.echo for g in (self, other) if g.echo is not None]
+        echo = None if not echoes else echoes[0] if len(echoes) == 1 else echoes[0] + echoes[1]
+        return Gradient(self.second + other.second, self.far + other.far, spread, along, tied, echo)
 
     def moved(self, second: Tensor, far: Tensor) -> "Gradient":
         """The same gradient with other maps: by another tensor, whose overlap with the signal is not known."""
-        return replace(self, second=second, far=far, along=None)
+        return replace(self, second=second, far=far, along=None, echo=None)
 
     def scaled(self, factor: "float | Tensor", spread: float = 0.0) -> "Gradient":
         """Multiplied, in the second moment, by `factor`, whose logarithm varies by `spread`."""
@@ -154,7 +169,7 @@ class Gradient:
 
     def before_weights(self) -> "Gradient":
         """Without what the size of the weights just before has added."""
-        return replace(self.scaled(1 / self.tied), tied=1.0)
+        return replace(self.scaled(1 / self.tied), tied=1.0, along=self.along)
 
 
 def scalar(value: float, rank: int) -> Tensor:

@@ -21,6 +21,7 @@ from firstlight.theory.axes import Axes, main_kind, resized
 from firstlight.theory.elementwise import IDENTITY, Elementwise, aten, derivative
 from firstlight.theory.maps.pointwise import apply, of_function, shown, through
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of, with_maps
+from firstlight.theory.mixture import fitting, summed
 from firstlight.theory.signal import Gradient, Near, Signal, scalar
 
 _SCALAR = {
@@ -182,11 +183,16 @@ def total(node: Node, ctx: Context, a: Signal, b: Signal, alpha: float) -> Step:
     terms = dict(a.terms)
     for name, coefficient in b.terms.items():
         terms[name] = terms.get(name, 0.0) + alpha * coefficient
-    share = float(x.second.mean()) / max(float(x.second.mean()) + alpha**2 * float(y.second.mean()), 1e-300)
+    qx, qy = float(x.second.mean()), alpha**2 * float(y.second.mean())
+    share = qx / max(qx + qy, 1e-300)
+    profile = None
+    if len(a.shape) == len(b.shape):
+        profile = summed([(a.profile, qx), (b.profile, qy)], float(second.mean()) - qx - qy)
     spread = share**2 * a.spread + (1 - share) ** 2 * b.spread
     signal = Signal(
         node.name, shape, axes, x.mean + alpha * y.mean, second.clamp_min(0), far, other,
-        mixed([x, y], [1.0, alpha**2]), terms=_main_terms(ctx, terms), spread=spread, rows=_rows(a, b, alpha),
+        mixed([x, y], [1.0, alpha**2]), fitting(profile, shape), terms=_main_terms(ctx, terms), spread=spread,
+        rows=_rows(a, b, alpha),
     )  # fmt: skip
 
     def pull(g: Gradient) -> list[Flow]:
@@ -216,6 +222,7 @@ def product(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
     rows = None if a.rows is None or b.mean.numel() > 1 else a.rows * b.second
     signal = Signal(
         node.name, shape, axes, means + float(shared[0]), second, far, other, mixed([x, y], [1.0, 1.0]),
+        next((p for z in (a, b) if (p := fitting(z.profile, shape)) is not None), None),
         terms=terms, spread=a.spread + b.spread, rows=rows, swing=_swing(a, x) + _swing(b, y),
     )  # fmt: skip
 
@@ -242,10 +249,12 @@ def _by_factor(g: Gradient, partner: Signal, operand: Signal, shape: tuple[int, 
     After ``relu(x · gate)`` the gradient is there only where ``x`` is positive: ``E (g x)(g' x')`` between two sites is
     that of independent ones, plus the variance of ``x`` times `Gradient.along`.
     """
-    far = g.far * partner.far
+    far, along = g.far * partner.far, None
     if g.along is not None and operand.shape != shape:
         far = far + g.along * partner.variance
-    return replace(g.moved(g.second * partner.second, far), spread=g.spread + partner.spread)
+    elif g.along is not None:
+        along = g.along * partner.second  # x and x · gate are one standardized signal
+    return replace(g.moved(g.second * partner.second, far), spread=g.spread + partner.spread, along=along)
 
 
 @rule("glu")

@@ -25,7 +25,7 @@ def dropout(node: Node, ctx: Context) -> Step | None:
     whole_channels = node.function != "dropout" and node.function != "alpha_dropout"
     second, far = x.second / keep, x.far / keep if whole_channels else x.far
     out = with_maps(x, node, x.axes, [x.mean, second, far, x.other])
-    out = ctx.register(replace(out, terms={**linear_terms(x.terms, 1.0), node.name: 1.0}))
+    out = ctx.register(replace(out, terms={**linear_terms(x.terms, 1.0), node.name: 1.0}, profile=x.profile))
 
     def pull(g: Gradient) -> list[Flow]:
         back = g.moved(g.second / keep, g.far / keep if whole_channels else g.far)

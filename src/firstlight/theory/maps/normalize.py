@@ -23,9 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstlight._typing import Floats
 from firstlight.graph import Node
 from firstlight.theory.axes import label, main_kind, size
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, with_maps
+from firstlight.theory.mixture import about_mean
 from firstlight.theory.signal import Gradient, Signal
 
 
@@ -79,19 +81,23 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     root = variance.sqrt()
     mean = (x.mean - (group.average(x.mean) if centred else 0.0)) / root * gamma[0] + beta[0]
     maps = [maps[0].clamp_min(0), *maps[1:]]
-    out = replace(with_maps(x, node, x.axes, [mean, *maps]), spread=0.0, fan=math.inf)
+    out = replace(with_maps(x, node, x.axes, [mean, *maps]), spread=0.0, taps=None)
     out = replace(out, terms=_terms(x, float((gamma[0] / root).mean())))
-    out = ctx.register(replace(out, terms={**out.terms, node.name: 1.0}))
+    shared = group.samples > 1 and group.sites > 1  # one σ for all places keeps their sizes apart
+    profile = about_mean(x.profile, float(x.second.mean()), float(level.mean())) if shared else None
+    out = ctx.register(replace(out, terms={**out.terms, node.name: 1.0}, profile=profile))
     numbers = _independent(x, group, float(level.mean()))
     weights = x.fan if group.channels == 1 else math.inf
-    over_numbers, over_weights = (_inverse(n) for n in (numbers, weights))
-    back = gain * over_numbers * over_weights
+    over_numbers = _inverse(numbers)
+    over_weights = 1.0 if x.taps is None or group.channels > 1 else x.taps.inverse
+    back = gain * over_numbers * over_weights * (1.0 if shared else _over_places(x, group))
     noise = sum(2 / max(n - 4, 0.5) for n in (numbers, weights))  # var 1/σ² of an inverse gamma, over (E 1/σ²)²
     groups = math.prod(x.shape) / (group.channels * group.sites * group.samples)
 
     def pull(g: Gradient) -> list[Flow]:
         found = _back(g, group, out, beta[1], gamma[1], centred)
-        return [(x.name, replace(found.scaled(back, noise / groups), tied=g.tied * over_weights), True)]
+        along = None if found.along is None else found.along * back
+        return [(x.name, replace(found.scaled(back, noise / groups), tied=over_weights, along=along), True)]
 
     return Step(out, pull)
 
@@ -112,15 +118,25 @@ def _with_near(x: Signal) -> Tensor:
     """`far` raised by sites that are close, averaged over all pairs of sites."""
     if x.near is None:
         return x.far
+    weights = _lag_weights(x)
+    if weights is None:
+        return x.far
+    total = float((weights * x.near).sum()) - float(weights.ravel()[0])
+    return x.far + max(total, 0.0) * (x.second - x.far).clamp_min(0)
+
+
+def _lag_weights(x: Signal) -> Floats | None:
+    """The share of all pairs of sites, each with itself too, that lie at each lag of `near`."""
+    if x.near is None:
+        return None
     sizes = [n for axis, n in zip(x.axes, x.shape, strict=True) if axis and axis[0][0] == "s"][-x.near.ndim :]
     if len(sizes) != x.near.ndim:
-        return x.far
+        return None
     weights = np.ones(())
     for n, lags in zip(sizes, x.near.shape, strict=True):
         count = np.array([(1 if k == 0 else 2) * max(n - k, 0) / n**2 for k in range(lags)])
         weights = np.multiply.outer(weights, count)
-    total = float((weights * x.near).sum()) - float(weights.ravel()[0])
-    return x.far + max(total, 0.0) * (x.second - x.far).clamp_min(0)
+    return weights
 
 
 def _terms(x: Signal, factor: float) -> dict[str, float]:
@@ -134,9 +150,28 @@ def _independent(x: Signal, group: Group, level: float) -> float:
     if variance <= 0:
         return 1.0
     near, apart = ((k - level) / variance for k in (far, other))
-    own = 1 / group.sites + (1 - 1 / group.sites) * near**2
+    own = _own_sites(x, group, near)
     samples = own / group.samples + (1 - 1 / group.samples) * apart**2
     return max(group.channels / samples, 1.0)
+
+
+def _own_sites(x: Signal, group: Group, alike: float) -> float:
+    """Mean squared correlation of two sites of one sample: `alike` far apart, more where close; sizes differ."""
+    apart = (1 - 1 / group.sites) * alike**2
+    uneven = 1.0 if x.profile is None else float(x.profile.square().mean())
+    if x.near is None:
+        return uneven / group.sites + apart
+    weights, r = _lag_weights(x), x.near
+    close = float((weights * ((alike + r * (1 - alike)) ** 2 - alike**2)).sum()) if weights is not None else 0.0
+    return min(uneven * max(close, 1 / group.sites) + apart, 1.0)
+
+
+def _over_places(x: Signal, group: Group) -> float:
+    """``E 1/σ² · E σ²`` over places that are normalized apart and differ in size."""
+    if x.profile is None:
+        return 1.0
+    own = x.profile.mean([d for d in group.dims if d < x.profile.dim()], keepdim=True)
+    return float((own.mean() / own.clamp_min(1e-3 * float(own.mean()))).mean())
 
 
 def _inverse(n: float) -> float:
@@ -161,7 +196,8 @@ def _back(g: Gradient, group: Group, out: Signal, beta: float, gamma: float, cen
         far = g.far - removed
     else:
         far = g.far * (second / g.second.clamp_min(1e-300)).clamp(0, 1)
-    return g.moved(second, far)
+    kept = None if g.along is None else g.along * (1 - 1 / group.samples)  # `mean(g ẑ)` over N samples takes 1/N of it
+    return replace(g.moved(second, far), along=kept)
 
 
 @rule("batch_norm")

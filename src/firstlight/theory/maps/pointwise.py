@@ -8,7 +8,6 @@ is multiplied by the slope of the composition, which the product of the steps' o
 """
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +15,11 @@ from torch import Tensor
 
 from firstlight._typing import Floats
 from firstlight.graph import Node
-from firstlight.theory.elementwise import IDENTITY, Elementwise, Moments, aten, derivative, moments, sum_series
+from firstlight.theory.elementwise import IDENTITY, Elementwise, aten, derivative
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of
 from firstlight.theory.maps.weights import sharing
-from firstlight.theory.signal import Gradient, Near, Signal
+from firstlight.theory.mixture import fitting, mixed
+from firstlight.theory.signal import Gradient, Signal
 
 _SAME = ("clone", "contiguous", "detach", "alias", "to", "type_as", "lift_fresh_copy", "float", "_to_copy")
 _FUNCTIONS = (
@@ -32,51 +32,26 @@ _FUNCTIONS = (
 _OF_SIZES = frozenset({"sqrt", "rsqrt", "reciprocal", "log", "log1p", "log2"})
 
 
-class Atoms(NamedTuple):
-    """The Gaussian behind a signal as flat arrays: one entry per different place of its maps."""
-
-    shape: tuple[int, ...]
-    mean: Floats
-    variance: Floats
-    far: Floats
-    other: Floats
-
-
-def atoms(base: Signal) -> Atoms:
-    """Mean, variance and the two correlations, broadcast against each other and flattened."""
-    maps = torch.broadcast_tensors(*base.maps())
-    mean, second, far, other = (np.ascontiguousarray(m.numpy()).reshape(-1) for m in maps)
-    variance = np.maximum(second - mean**2, 0.0)
-    safe = np.where(variance > 0, variance, 1.0)
-    correlations = (np.clip((k - mean**2) / safe, -1.0, 1.0) for k in (far, other))
-    return Atoms(tuple(maps[0].shape), mean, variance, *correlations)
-
-
 def of_function(node: Node, ctx: Context, base: Signal, f: Elementwise) -> Signal:
     """The signal ``f(base)``."""
-    a = atoms(base)
-    found = moments(f, a.mean, a.variance)
+    found = mixed(base, f)
 
     def back(values: Floats) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).view(a.shape)
+        return torch.from_numpy(np.ascontiguousarray(values)).view(found.shape)
 
-    slope = float(found.slope.mean())
-    terms = {**linear_terms(base.terms, slope), node.name: 1.0}
+    terms = {**linear_terms(base.terms, float(found.slope.mean())), node.name: 1.0}
+    excess = max(_excess(found.fourth, found.second), 0.0)
     signal = Signal(
-        node.name, shape_of(node), base.axes, back(found.mean), back(found.second), back(found.pair(a.far)),
-        back(found.pair(a.other)), _near(base, found, a), base, f, terms=terms,
+        node.name, shape_of(node), base.axes, back(found.mean), back(found.second), back(found.far), back(found.other),
+        found.near, fitting(found.profile, shape_of(node)), base, f, terms=terms,
+        spread=base.spread + excess * sharing(base, ctx.batch) / max(1, base.channels()),
+        across=None if found.across is None else back(found.across),
     )  # fmt: skip
     if base.swing:
         # z → z·e^δ with one δ for all sites of a sample: E f moves by δ E z f'(z), which sites share, samples not.
         moved = back(found.stretch**2) * base.swing
         signal = replace(signal, second=signal.second + moved, far=signal.far + moved)
-    excess = _excess(found.fourth, found.second)
-    spread = base.spread + max(excess, 0.0) * sharing(base, ctx.batch) / max(1, base.channels())
-    if base.across is not None:
-        safe = np.where(a.variance > 0, a.variance, 1.0)
-        alike = (base.across.expand(a.shape).numpy().reshape(-1) - a.mean**2) / safe
-        signal = replace(signal, across=back(found.pair(np.clip(alike, -1, 1))))
-    return ctx.register(replace(signal, spread=spread))
+    return ctx.register(signal)
 
 
 def _excess(fourth: Floats, second: Floats) -> float:
@@ -85,27 +60,17 @@ def _excess(fourth: Floats, second: Floats) -> float:
     return float(fourth.mean()) / square - 1 if square > 0 else 0.0
 
 
-def _near(base: Signal, found: Moments, a: Atoms) -> Near | None:
-    """Closeness after the function: K at each lag through the same series, measured between `far` and `second`."""
-    if base.near is None:
-        return None
-    far = float(a.far.mean())
-    correlation = far + base.near.reshape(-1) * (1 - far)
-    total, apart = float(found.second.mean()), float(found.pair(a.far).mean())
-    lags = sum_series(found.series.mean(0, keepdims=True), np.array([total]), correlation)
-    span = total - apart
-    return ((lags - apart) / span).reshape(base.near.shape) if span > 0 else None
-
-
 def through(base: Signal, f: Elementwise, g: Gradient, ctx: Context) -> Gradient:
     """The gradient by `base` of what arrives as `g` at ``f(base)``."""
-    a = atoms(base)
-    found = moments(f, a.mean, a.variance)
-    chi = torch.from_numpy(np.ascontiguousarray(found.chi)).view(a.shape)
-    pair = torch.from_numpy(np.ascontiguousarray(found.slope_pair(a.far))).view(a.shape)
+    found = mixed(base, f)
+    chi, pair, tilt = (
+        torch.from_numpy(np.ascontiguousarray(v)).view(found.shape) for v in (found.chi, found.slope_far, found.tilt)
+    )
     noise = max(_excess(found.chi_fourth, found.chi), 0.0) * sharing(base, ctx.batch) / max(1, base.channels())
-    tilt = torch.from_numpy(np.ascontiguousarray(found.slope_series[:, 1])).view(a.shape)  # (E f'(z) ẑ)²
-    return Gradient(g.second * chi, g.far * pair, g.spread + noise, g.far * tilt)
+    second = g.second * chi
+    if g.echo is not None:  # the part that goes with f² meets f'² where f is large
+        second = second + g.echo * (torch.from_numpy(np.ascontiguousarray(found.echo)).view(found.shape) - chi)
+    return Gradient(second, g.far * pair, g.spread + noise, g.far * tilt)
 
 
 def apply(node: Node, ctx: Context, x: Signal, f: Elementwise) -> Step:
@@ -144,13 +109,12 @@ def shown(signal: Signal, slope: Elementwise | None, g: Gradient) -> list[Flow]:
     """
     flows: list[Flow] = []
     base = signal.root
-    a = atoms(base)
     for argument, own in signal.steps:
         if argument is base:
             continue
         by_argument = own if slope is None else times(slope, own)
-        found = moments(by_argument, a.mean, a.variance).second
-        factor = torch.from_numpy(np.ascontiguousarray(found)).view(a.shape)
+        found = mixed(base, by_argument)
+        factor = torch.from_numpy(np.ascontiguousarray(found.second)).view(found.shape)
         flows += [(argument.name, g.scaled(factor), False), *shown(argument, by_argument, g)]
     return flows
 

@@ -24,6 +24,7 @@ from firstlight.theory.gaussian import grid
 from firstlight.theory.maps.pointwise import slope_of
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of, with_maps
 from firstlight.theory.maps.windows import Window, each
+from firstlight.theory.mixture import even, fitting
 from firstlight.theory.signal import Gradient, Near, Signal, scalar
 
 
@@ -86,7 +87,7 @@ def average(node: Node, ctx: Context) -> Step:
     far, other = (window.sum(m) * counts / counted**2 for m in (x.far, x.other))
     axes = resized(x.axes, shape_of(node))
     near = _overlap(window)
-    out = replace(with_maps(x, node, axes, [mean, second, far, other]), near=near)
+    out = replace(with_maps(x, node, axes, [mean, second, far, other]), near=near, profile=_windowed(x, window, node))
     if out.shape == x.shape:
         variance, apart, _ = x.covariances()
         alpha = 1 / n + (1 - 1 / n) * (apart / variance + r * (1 - apart / variance) if variance > 0 else 0.0)
@@ -107,6 +108,14 @@ def average(node: Node, ctx: Context) -> Step:
         ]
 
     return Step(ctx.register(out), pull)
+
+
+def _windowed(x: Signal, window: Window, node: Node) -> Tensor | None:
+    """The profile averaged over each window."""
+    if x.profile is None:
+        return None
+    mean = window.sum(x.profile) / window.sum(torch.ones_like(x.profile)).clamp_min(1)
+    return fitting(even(mean), pooled_shape(node, x))
 
 
 def _flat(far: Tensor, window: Window, counted: Tensor) -> Tensor:
@@ -178,7 +187,10 @@ def over(
     if dropped:
         maps = [m.squeeze(dims) for m in maps]
         axes = tuple(axis for d, axis in enumerate(axes) if d not in dims)
-    out = replace(with_maps(x, node, axes, maps), near=None)
+    profile = None if x.profile is None else even(_blocks(x.profile.sqrt(), dims, kept) ** 2)
+    if profile is not None and dropped:
+        profile = profile.squeeze(dims)
+    out = replace(with_maps(x, node, axes, maps), near=None, profile=fitting(profile, shape))
 
     def pull(g: Gradient) -> list[Flow]:
         second, far = g.second, g.far
@@ -230,7 +242,8 @@ def maximum(node: Node, ctx: Context) -> Step | None:
     axes = resized(x.axes, kept) if kept else tuple((("s", m),) for m in shape)
     maps = [m.reshape((1,) * len(shape)) for m in out.maps()]
     near = overlap if x.near is None or overlap is None else np.maximum(overlap, 0)
-    out = replace(with_maps(out, node, axes, maps), near=near, shape=shape)
+    profile = _windowed(x, window, node) if window else None
+    out = replace(with_maps(out, node, axes, maps), near=near, shape=shape, profile=profile)
     outputs, inputs = math.prod(shape), math.prod(x.shape)
 
     def pull(g: Gradient) -> list[Flow]:

@@ -18,6 +18,7 @@ from firstlight.theory.axes import Axes, guess, main_kind, permute, reshape, res
 from firstlight.theory.maps.arithmetic import mixed, reduced
 from firstlight.theory.maps.pool import closeness
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
+from firstlight.theory.mixture import fitting, summed
 from firstlight.theory.signal import Gradient, Signal, compress
 
 _PERMUTING = frozenset(
@@ -79,7 +80,7 @@ def arrange(node: Node, ctx: Context) -> Step | None:
     zero_fill = node.function in ("constant_pad_nd", "pad", "tril", "triu")
     maps = [_mapped(node, x, m, None, zero_fill) for m in x.maps()]
     axes = _axes(node, x, ctx.batch)
-    out = with_maps(x, node, axes, maps)
+    out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x))
     kept = node.function in REARRANGEMENT
     if kept:
         out = replace(out, terms=x.terms, simplex=x.simplex and _last_kept(node, x))
@@ -96,6 +97,13 @@ def arrange(node: Node, ctx: Context) -> Step | None:
         return [(x.name, g.moved(second, far), True)]
 
     return Step(out, pull)
+
+
+def _profile(node: Node, x: Signal) -> Tensor | None:
+    """The profile, where only its dimensions change places, or channels alone are chosen."""
+    if x.profile is not None and node.function in _PERMUTING:
+        return torch.as_tensor(_call(node, x.profile))
+    return fitting(x.profile, shape_of(node)) if node.function in ("slice", "narrow", "channel_shuffle") else None
 
 
 def _last_kept(node: Node, x: Signal) -> bool:
@@ -125,7 +133,7 @@ def part(node: Node, ctx: Context) -> Step | None:
     maps = [_mapped(whole, x, m, index, False) for m in x.maps()]
     shape = shape_of(node)
     axes = resized(x.axes, shape) if len(shape) == len(x.shape) else _without(whole, x)
-    out = ctx.register(with_maps(x, node, axes, maps))
+    out = ctx.register(replace(with_maps(x, node, axes, maps), profile=fitting(x.profile, shape)))
 
     def pull(g: Gradient) -> list[Flow]:
         second, far = (_adjoint(whole, x, m, index) for m in (g.second, g.far))
@@ -169,7 +177,8 @@ def join(node: Node, ctx: Context) -> Step:
     total = sum(weights) or 1.0
     spread = sum((w / total) ** 2 * p.spread for w, p in zip(weights, parts, strict=True))
     near = mixed(parts, [float(n) for n in sizes])
-    out = ctx.register(replace(with_maps(frame, node, axes, maps), spread=spread, near=near))
+    profile = None if stacked else fitting(summed([(p.profile, w) for p, w in zip(parts, weights, strict=True)]), shape)
+    out = ctx.register(replace(with_maps(frame, node, axes, maps), spread=spread, near=near, profile=profile))
 
     def pull(g: Gradient) -> list[Flow]:
         flows: list[Flow] = []

@@ -22,7 +22,9 @@ from firstlight.graph import Node
 from firstlight.theory.axes import Axes, main_kind, size
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.maps.windows import Window, each, leading_padding
+from firstlight.theory.mixture import even, fitting
 from firstlight.theory.signal import Gradient, Near, Signal
+from firstlight.theory.taps import Taps, independent, taps
 
 
 def sharing(signal: Signal, batch: int) -> float:
@@ -40,7 +42,7 @@ def sharing(signal: Signal, batch: int) -> float:
 
 
 def _finish(
-    node: Node, ctx: Context, x: Signal, axes: Axes, maps: list[Tensor], near: Near | None, fan: float
+    node: Node, ctx: Context, x: Signal, axes: Axes, maps: list[Tensor], near: Near | None, weights: Taps
 ) -> Signal:
     """Add the bias, which all sites and samples share, and make the result a source of its own."""
     bias = ctx.of(node, "bias")
@@ -50,7 +52,7 @@ def _finish(
         maps = [maps[0] + mean_b, *(m + second_b + cross for m in maps[1:])]
     mean, second, far, other = maps[:4]
     across = None if len(maps) == 4 else maps[4]
-    return replace(with_maps(x, node, axes, [mean, second, far, other]), near=near, across=across, fan=fan)
+    return replace(with_maps(x, node, axes, [mean, second, far, other]), near=near, across=across, taps=weights)
 
 
 def _weighted(x: Signal, weight: Signal, terms: float, collect: Callable[[Tensor, bool], Tensor]) -> list[Tensor]:
@@ -73,6 +75,32 @@ def _weighted(x: Signal, weight: Signal, terms: float, collect: Callable[[Tensor
 def _free(weight: Signal, terms: float) -> float:
     """As many normal weights as make a sum of squares vary as these `terms` do: ``var Σ w² ~ (κ - 1)/terms``."""
     return terms * 2 / max(weight.kurtosis - 1, 1e-6)
+
+
+def returned(g: Gradient, weights: Taps) -> Gradient:
+    """Without what the size of the weights has added to it (`Gradient.tied`), as far as they take it back."""
+    if g.tied == 1:
+        return g
+    alike = min(max(float(g.far.mean()) / max(float(g.second.mean()), 1e-300), 0.0), 1.0)
+    back = g.before_weights()
+    return replace(back.scaled(weights.returned(alike)), along=back.along)
+
+
+def _echo(along: Tensor, x: Signal, y: Signal, gain: float) -> Tensor:
+    """What a depthwise convolution gives back of its own input.
+
+    A gradient ``g(y)`` that depends on ``y = Σ w_k x_k`` grows by ``g' w_k x`` where a tap reads ``x``, and comes back
+    through the same tap: ``Σ_k w_k g_k`` has the part ``x Σ w² E g'``. Over many output channels such parts cancel;
+    over one they do not. Stein: ``E g' = E g ŷ/σ``, which `along` holds for two sites, as different taps are.
+    """
+    terms = max(y.fan, 1.0)
+    return (
+        along.mean()
+        * gain**2
+        * (1 - 1 / terms)
+        / y.variance.mean().clamp_min(1e-300)
+        * x.second.mean().reshape((1,) * len(x.shape))
+    )
 
 
 def _pulled(weight: Signal) -> float:
@@ -100,7 +128,10 @@ def weighted_sum(node: Node, ctx: Context, x: Signal, weight: Signal, out: int) 
     if main_kind(x.axes[-1]) == "s" and size(x.axes, "s", [last]) > 1:
         axes = (*(tuple(("s" if k == "c" else k, n) for k, n in a) for a in x.axes[:-1]), (("c", out),))
         maps[2], near = maps[0] ** 2 + _pulled(weight) * collect(x.mean**2, False), None
-    signal = ctx.register(_finish(node, ctx, x, axes, maps, near, _free(weight, fan_in)))
+    signal = _finish(node, ctx, x, axes, maps, near, independent(_free(weight, fan_in)))
+    if x.profile is not None and x.profile.shape[last] == 1:
+        signal = replace(signal, profile=fitting(x.profile, signal.shape))
+    ctx.register(signal)
     second_w = _pulled(weight)
     # Sites that were merged into the last dimension (patches) meet weights of their own: only equals pair.
     merged = max(1, size(x.axes, "s", [last]))
@@ -132,15 +163,22 @@ def convolution(node: Node, ctx: Context) -> Step | None:
         grouped = _by_group(values, groups, shape_of(node)[1]) * per_group
         return window.pair_sum(grouped) if pair else window.sum(grouped)
 
-    signal = _convolved(
-        node, ctx, x, _weighted(x, weight, terms, collect), _strided(x.near, stride), _free(weight, terms)
-    )
+    maps, near = _weighted(x, weight, terms, collect), _strided(x.near, stride)
+    profile = None if x.profile is None else even(window.sum(x.profile) / window.sum(torch.ones_like(x.profile)))
+    # A small image has most taps of a large kernel outside.
+    inside = float(window.sum(torch.ones((1,) * len(x.shape), dtype=torch.float64)).mean()) / math.prod(kernel)
+    free = taps(x, kernel, dilation, _free(weight, per_group * inside))
+    signal = _convolved(node, ctx, x, maps, near, free, profile)
     factor = _pulled(weight) * shape_of(node)[1] / groups
 
     def pull(g: Gradient) -> list[Flow]:
-        g = g.before_weights()
-        second, far = (_by_group(m, groups, x.shape[1]) * factor for m in (g.second, g.far))
-        return [(x.name, g.moved(window.scatter(second), window.pair_scatter(far)), True)]
+        back = returned(g, free)
+        second, far = (_by_group(m, groups, x.shape[1]) * factor for m in (back.second, back.far))
+        found = back.moved(window.scatter(second), window.pair_scatter(far))
+        if per_group == 1 and back.along is not None:
+            echo = _echo(back.along, x, signal, inside * terms * _pulled(weight)) * shape_of(node)[1] / groups
+            found = replace(found, second=found.second + echo, echo=echo)
+        return [(x.name, found, True)]
 
     return Step(signal, pull, local=2 * sharing(signal, ctx.batch) / shape_of(node)[1])
 
@@ -162,9 +200,14 @@ def transposed(node: Node, ctx: Context) -> Step | None:
         grouped = _by_group(values, groups, shape_of(node)[1]) * (inputs / groups)
         return window.pair_scatter(grouped) if pair else window.scatter(grouped)
 
-    taps = inputs / groups * math.prod(kernel) / math.prod(window.stride)
+    reached = inputs / groups * math.prod(kernel) / math.prod(window.stride)
     near = None if math.prod(window.stride) > 1 else x.near
-    signal = _convolved(node, ctx, x, _weighted(x, weight, taps, collect), near, _free(weight, taps))
+    profile = None
+    if x.profile is not None:
+        profile = even(window.scatter(x.profile) / window.scatter(torch.ones_like(x.profile)).clamp_min(1e-9))
+    signal = _convolved(
+        node, ctx, x, _weighted(x, weight, reached, collect), near, independent(_free(weight, reached)), profile
+    )
     factor = _pulled(weight) * per_group
 
     def pull(g: Gradient) -> list[Flow]:
@@ -175,10 +218,13 @@ def transposed(node: Node, ctx: Context) -> Step | None:
     return Step(signal, pull, local=2 * sharing(signal, ctx.batch) / shape_of(node)[1])
 
 
-def _convolved(node: Node, ctx: Context, x: Signal, maps: list[Tensor], near: Near | None, fan: float) -> Signal:
+def _convolved(
+    node: Node, ctx: Context, x: Signal, maps: list[Tensor], near: Near | None, weights: Taps, profile: Tensor | None
+) -> Signal:
     shape = shape_of(node)
     axes = (x.axes[0], (("c", shape[1]),), *((("s", n),) for n in shape[2:]))
-    return ctx.register(_finish(node, ctx, x, axes, maps, near, fan))
+    signal = replace(_finish(node, ctx, x, axes, maps, near, weights), profile=fitting(profile, shape))
+    return ctx.register(signal)
 
 
 def _by_group(values: Tensor, groups: int, out: int) -> Tensor:

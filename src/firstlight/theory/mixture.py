@@ -1,0 +1,177 @@
+"""Signals of uneven size: real data are bright here and flat there, so one channel is a mixture of Gaussians.
+
+Given the data, random weights make a Gaussian of every element, but its variance differs between samples and sites: it
+is the channel's second moment times a `profile` of mean one (Lee et al., 2018: the kernel of an input with itself). A
+mean over elements is then a mean over that profile, which a few bins of equal weight stand for. Two elements at
+different places have different variances, so their product is a product of averages: with Hermite coefficients
+``a_k(v)`` and correlation ``c``, ``E f f' = Σ_k E a_k(v) E a_k(v') c^k``, within a sample or between two.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstlight._typing import Floats
+from firstlight.theory.elementwise import Elementwise, moments, sum_series
+from firstlight.theory.signal import Near, Signal
+
+_BINS = 8
+
+
+class Bins(NamedTuple):
+    """A profile in a few levels: their sizes [K], their shares of each sample [N, K], and the level of each place."""
+
+    levels: Floats
+    shares: Floats
+    place: Tensor | None
+
+
+_EVEN = Bins(np.ones(1), np.ones((1, 1)), None)
+
+
+def bins(profile: Tensor | None) -> Bins:
+    """Cut the places of a profile [N, ...] into bins of equally many."""
+    if profile is None:
+        return _EVEN
+    flat = profile.reshape(-1)
+    count = min(_BINS, len(flat))
+    index = torch.empty_like(flat, dtype=torch.long)
+    index[flat.argsort()] = torch.arange(len(flat)) * count // len(flat)
+    levels = torch.zeros(count, dtype=flat.dtype).scatter_reduce_(0, index, flat, "mean", include_self=False)
+    by_sample = torch.nn.functional.one_hot(index.view(len(profile), -1), count).double().mean(1)
+    return Bins(levels.numpy(), by_sample.numpy(), index.view(profile.shape))
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Moments of ``f(z)`` for each place of the maps of `base`, averaged over its profile; arrays of shape [U].
+
+    Attributes:
+        shape: of the maps.
+        mean, second, fourth, slope, stretch, chi, chi_fourth: as in `Moments`.
+        far, other: E f f' between sites of one sample and between samples.
+        echo: E (f f')² over E f².
+        slope_far: E f' f'' between sites, and `tilt`: (E f'(z) ẑ)(E f'(z') ẑ').
+        near: closeness of sites after the function.
+        profile: how uneven ``f(z)²`` is.
+    """
+
+    shape: tuple[int, ...]
+    mean: Floats
+    second: Floats
+    fourth: Floats
+    slope: Floats
+    stretch: Floats
+    chi: Floats
+    chi_fourth: Floats
+    echo: Floats
+    far: Floats
+    other: Floats
+    across: Floats | None
+    slope_far: Floats
+    tilt: Floats
+    near: Near | None
+    profile: Tensor | None
+
+
+def mixed(base: Signal, f: Elementwise) -> Mixed:
+    """All that is needed of ``f(base)``, forward and backward."""
+    maps = torch.broadcast_tensors(*base.maps())
+    mean, second, far, other = (np.ascontiguousarray(m.numpy()).reshape(-1) for m in maps)
+    parts = bins(base.profile)
+    places, levels = len(mean), len(parts.levels)
+    variance = np.maximum(second[:, None] * parts.levels - (mean**2)[:, None], 0.0)
+    found = moments(f, np.repeat(mean, levels), variance.reshape(-1))
+
+    def average(values: Floats) -> Floats:
+        return np.asarray(values.reshape(places, levels).mean(1))
+
+    deviation = _between(np.sqrt(variance)[..., None], parts.shares)
+    covariances = (far - mean**2, other - mean**2)
+    alike = [_ratio(c, d[:, 0]) for c, d in zip(covariances, deviation, strict=True)]
+    series = _between(found.coefficients.reshape(places, levels, -1), parts.shares)
+    slopes = _between(found.slope_coefficients.reshape(places, levels, -1), parts.shares)
+    whole, whole_chi = average(found.second), average(found.chi)
+    same = np.asarray((found.coefficients.reshape(places, levels, -1) ** 2).mean(1))
+    rest = np.maximum(whole - same.sum(1), 0.0)  # powers beyond the series
+    at_far, at_other = (sum_series(s, s.sum(1) + rest, c) for s, c in zip(series, alike, strict=True))
+    chi_rest = np.maximum(whole_chi - (found.slope_coefficients**2).reshape(places, levels, -1).mean(1).sum(1), 0.0)
+    across = None
+    if base.across is not None:
+        k = base.across.expand(maps[0].shape).numpy().reshape(-1)
+        across = sum_series(same, whole, _ratio(k - mean**2, average(variance.reshape(-1))))
+    return Mixed(
+        tuple(maps[0].shape), average(found.mean), whole, average(found.fourth), average(found.slope),
+        average(found.stretch), whole_chi, average(found.chi_fourth),
+        average(found.echo) / np.where(whole > 0, whole, 1.0), at_far, at_other, across,
+        sum_series(slopes[0], slopes[0].sum(1) + chi_rest, alike[0]), slopes[0][:, 1],
+        _near(base.near, same.mean(0), series[0].mean(0), float(rest.mean()), float(alike[0].mean())),
+        _after(parts, found.second.reshape(places, levels).mean(0)),
+    )  # fmt: skip
+
+
+def _ratio(covariance: Floats, variance: Floats) -> Floats:
+    return np.clip(covariance / np.where(variance > 0, variance, 1.0), -1.0, 1.0)
+
+
+def _between(values: Floats, shares: Floats) -> tuple[Floats, Floats]:
+    """Products of averages: of two sites of one sample, of two samples; from [U, K, T] to [U, T]."""
+    samples = np.einsum("ukt,nk->unt", values, shares)
+    within, n = (samples**2).mean(1), len(shares)
+    if n == 1:
+        return within, within
+    return within, ((samples.sum(1) ** 2) - (samples**2).sum(1)) / (n * (n - 1))
+
+
+def _near(near: Near | None, same: Floats, apart: Floats, rest: float, alike: float) -> Near | None:
+    """Closeness after the function: K at each lag, where close sites also have the same size."""
+    if near is None:
+        return None
+    r = near.reshape(-1)
+    correlation = alike + r * (1 - alike)
+    series = apart + r[:, None] * (same - apart)
+    lags = sum_series(series, series.sum(1) + rest, correlation)
+    floor = float(sum_series(apart[None], apart.sum(keepdims=True) + rest, np.array([alike]))[0])
+    span = float(same.sum()) + rest - floor
+    return ((lags - floor) / span).reshape(near.shape) if span > 0 else None
+
+
+def _after(parts: Bins, second: Floats) -> Tensor | None:
+    if parts.place is None or not second.mean() > 0:
+        return None
+    return torch.from_numpy(second / second.mean())[parts.place]
+
+
+def fitting(profile: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
+    """The profile, if it spreads over a tensor of this shape."""
+    if profile is None or profile.dim() != len(shape):
+        return None
+    return profile if all(p in (1, n) for p, n in zip(profile.shape, shape, strict=True)) else None
+
+
+def even(profile: Tensor) -> Tensor:
+    """Scaled to mean one."""
+    return profile / profile.mean().clamp_min(1e-300)
+
+
+def summed(parts: list[tuple[Tensor | None, float]], crossed: float = 0.0) -> Tensor | None:
+    """The profile of a sum of signals with these second moments; `crossed` is what their products add."""
+    if all(p is None for p, _ in parts):
+        return None
+    one = torch.ones((), dtype=torch.float64)
+    out = sum(((one if p is None else p) * q for p, q in parts), torch.zeros((), dtype=torch.float64))
+    if crossed > 0:
+        roots = [(one if p is None else p).clamp_min(0).sqrt() for p, _ in parts]
+        out = out + crossed * torch.stack(torch.broadcast_tensors(*roots)).prod(0)
+    return even(out.clamp_min(0))
+
+
+def about_mean(profile: Tensor | None, second: float, level: float) -> Tensor | None:
+    """The profile once a mean is subtracted whose square is `level`: ``q p - 2 K̄ √p/E√p + K̄``, as K grows with √p."""
+    if profile is None:
+        return None
+    root = profile.sqrt()
+    return even((second * profile - 2 * level * root / root.mean() + level).clamp_min(0))
