@@ -39,7 +39,8 @@ def evaluate(name: str, size: int, batch: int) -> dict[str, Any]:
     graph, tracing = timed(lambda: trace(model, x))
     report, solving = timed(lambda: fl.initialize(model, x, scheme="auto", seed=0, graph=graph))
     measured, _ = timed(lambda: probe(model, x, loss=white))
-    symmetric = [s.parameter for s in symmetries(model, x) if s.permanent]
+    sums = {fan.parameter for fan in fans(graph)}
+    symmetric = [s.parameter for s in symmetries(model, x) if s.permanent and s.parameter in sums]
     row = {"name": name, "how": graph.how.split(":")[0], "tracing": tracing, "solving": solving}
     row |= {"parameters": len(report.parameters), "uncovered": list(report.uncovered), "symmetric": symmetric}
     row["unreached"] = sorted(set(report.uncovered) & set(graph.unreached))
@@ -66,7 +67,9 @@ def signal(graph: Graph, model: torch.nn.Module, measured: Measurements) -> dict
         if not n.forward_second_moment / (1 + n.band) <= seen[n.name] <= n.forward_second_moment * (1 + n.band)
         and not max(n.forward_second_moment, seen[n.name]) < 1e-12
     }
-    sizes = {n.name: seen[n.name] / asked.get(used[n.name], 1.0) for n in watched if n.name in used}
+    # What lies behind a scale that starts at zero is nothing, and is meant to be.
+    live = [n.name for n in watched if n.name in used and n.forward_second_moment > 0]
+    sizes = {name: seen[name] / asked.get(used[name], 1.0) for name in live}
     far = {name: float(f"{value:.3g}") for name, value in sizes.items() if not 0.25 <= value <= 4}
     return {
         "watched": len(watched), "outside": outside, "opaque": len(said.opaque), "sums": len(sizes), "far": far,
@@ -77,7 +80,7 @@ def signal(graph: Graph, model: torch.nn.Module, measured: Measurements) -> dict
 def gradients(measured: Measurements) -> dict[str, Any]:
     """Gradients that are not finite, and the spread of those by weights."""
     broken = [p.name for p in measured.parameters if p.gradient_std is not None and not p.gradient_std < float("inf")]
-    broken += [n.name for n in measured.nodes if n.gradient_nonfinite or n.nonfinite]
+    broken += [n.name for n in measured.nodes if n.gradient_nonfinite]
     return {"broken": broken[:8], "without": sum(p.gradient_std is None for p in measured.parameters)}
 
 
