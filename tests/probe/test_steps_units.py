@@ -40,6 +40,7 @@ def test_dead_units_are_those_that_are_flat_everywhere(activation: nn.Module, la
     with torch.no_grad():
         model[0].bias[torch.tensor([2, 7])] = -40.0
         model[0].bias[5] = -1.0  # nearly dead: alive at a few positions
+        model[0].weight[9], model[0].bias[9] = 0.0, 1e-3  # faint, and alive
     x = images(4, 3, 12, 12).to(memory_format=layout)
     found = units(model.to(memory_format=layout), x)["1"]
     assert found.dead == (2, 7)
