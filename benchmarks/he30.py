@@ -75,7 +75,7 @@ def train(scheme: str, seed: int, x: Tensor, labels: Tensor, options: argparse.N
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return losses[0], statistics.fmean(losses[-max(1, options.steps // 10) :])
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--width", type=int, default=12)
+    parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=0.01)
     options = parser.parse_args()
