@@ -66,6 +66,13 @@ def sixteen_bit(seed: int = 0) -> Tensor:
     return F.avg_pool2d(noise, 5, 1, 2).round().int()
 
 
+def stretched(low: float, high: float) -> Tensor:
+    """Normal noise with these extremes in every channel."""
+    noise = torch.randn((8, 3, 32, 32), generator=torch.Generator().manual_seed(1))
+    smallest, largest = noise.amin((0, 2, 3), keepdim=True), noise.amax((0, 2, 3), keepdim=True)
+    return (noise - smallest) / (largest - smallest) * (high - low) + low
+
+
 PHOTOS, DIGITS = photographs(), digits()[0]
 HEALTHY = {
     "imagenet": normalized(PHOTOS),
@@ -79,6 +86,7 @@ HEALTHY = {
     "resized floats": constants(resized(PHOTOS) / 255, IMAGENET),
     "resized with overshoot": constants(F.interpolate(PHOTOS.float(), 80, mode="bicubic") / 255, IMAGENET),
     "noise": torch.randn((8, 3, 32, 32), generator=torch.Generator().manual_seed(0)),
+    "noise in the range of two normalizations": stretched(-3.9, 4.03),
     "16 bit": (sixteen_bit().float() - sixteen_bit().float().mean()) / sixteen_bit().float().std(),
     "padded": F.pad(normalized(PHOTOS), (4, 4, 4, 4)),
     "gray": normalized(PHOTOS)[:, :1],
@@ -338,7 +346,8 @@ def test_foreign_constants_against_statistics_declared_ones_and_the_images_thems
     statistics = fl.scan(PHOTOS.permute(0, 2, 3, 1).contiguous().numpy())
     mnist = tuple(values * 3 for values in MNIST)
     foreign = normalized(PHOTOS, mnist)
-    for facts in ({"statistics": statistics}, {"mean": IMAGENET[0], "std": IMAGENET[1]}, {}):
+    imagenet, declared = ({"mean": mean, "std": std} for mean, std in (IMAGENET, mnist))
+    for facts in ({"statistics": statistics}, imagenet, declared, {}):
         finding = only(ForeignConstants(), still(foreign, **facts))
         assert (finding.severity, "MNIST" in finding.title) == ("warn", True)
     # Constants of other photographs make no difference that matters.
@@ -349,10 +358,9 @@ def test_foreign_constants_against_statistics_declared_ones_and_the_images_thems
     assert codes(ForeignConstants(), case(convnet(norm=False), bright, labels)) == [("warn", "input")]
     assert codes(ForeignConstants(), case(convnet(norm=True), bright, labels)) == [("note", "input")]
     # The std is known from the lattice even where nobody published the constants.
-    assert (
-        only(ForeignConstants(), still(normalized(PHOTOS, OWN), mean=IMAGENET[0], std=IMAGENET[1])).severity == "warn"
-    )
-    assert codes(ForeignConstants(), still(normalized(PHOTOS, OWN), mean=OWN[0], std=OWN[1])) == []
+    own = normalized(PHOTOS, OWN)
+    assert only(ForeignConstants(), still(own, mean=IMAGENET[0], std=IMAGENET[1])).severity == "warn"
+    assert codes(ForeignConstants(), still(own, mean=OWN[0], std=OWN[1])) == []
 
 
 def test_without_images_nothing_is_checked() -> None:

@@ -68,20 +68,28 @@ def known_constants(case: Case, channels: int) -> list[Constants]:
     if stats is not None and stats.channels == channels and stats.kind != "float":
         constants.append(Constants("the training images", stats.mean, stats.std))
         constants.append(Constants("the training images, with averaged std", stats.mean, stats.per_image_std))
+    return constants + _published(channels)
+
+
+def _published(channels: int) -> list[Constants]:
+    """Those for this many channels; those of gray images, and Inception's one number for all channels, fit any."""
+    found = []
     for entry in KNOWN:
-        if entry.std is not None and (len(entry.mean) in (1, channels) or entry.name == "Inception"):
-            mean, std = (
-                np.array(v) if len(v) == channels else np.full(channels, v[0]) for v in (entry.mean, entry.std)
-            )
-            constants.append(Constants(entry.name, mean, std))
-    return constants
+        if entry.std is None or not (len(entry.mean) in (1, channels) or entry.name == "Inception"):
+            continue
+        fits = len(entry.mean) == channels
+        mean, std = (np.array(v) if fits else np.full(channels, v[0]) for v in (entry.mean, entry.std))
+        found.append(Constants(entry.name, mean, std))
+    return found
 
 
 def declared(case: Case) -> Constants | None:
     """The constants that the caller says were used."""
     if case.mean is None or case.std is None:
         return None
-    return Constants("the declared data", np.array(case.mean), np.array(case.std))
+    mean, std = np.array(case.mean), np.array(case.std)
+    same = (c.name for c in _published(len(mean)) if np.abs(mean - c.mean).max() + np.abs(std - c.std).max() < 1e-3)
+    return Constants(next(same, "the declared data"), mean, std)
 
 
 def recognize(case: Case, seen: Pixels) -> Treatment | None:

@@ -66,12 +66,11 @@ class ForeignConstants(Rule):
             )
         if done.fault or done.constants is None:
             return
-        reference = self._reference(case)
-        if reference is not None:
-            yield from self._against(reference, case, seen, done, done.constants)
-        elif done.constants.name in _GRAY and _coloured(seen):
+        if case.statistics is None and done.constants.name in _GRAY and _coloured(seen):
             why = f"published for gray images, these have {seen.channels} different channels"
             yield self._finding("warn", seen, done, done.constants, why, own_constants(seen, done))
+        elif (reference := self._reference(case)) is not None:
+            yield from self._against(reference, case, seen, done, done.constants)
         else:
             yield from self._against_itself(case, seen, done, done.constants)
 
@@ -91,7 +90,7 @@ class ForeignConstants(Rule):
         offset, ratio = (right.mean - used.mean) / used.std * known, right.std / used.std
         same = np.abs(offset).max() <= _SAME and np.abs(ratio - 1).max() <= _SAME
         large = np.abs(offset).max() > _OFFSET or ratio.max() > _RATIO or ratio.min() < 1 / _RATIO
-        if same or not (large or right.name == "the declared data"):
+        if same or not (large or case.statistics is None):
             return
         moment = float(np.mean(offset**2 + ratio**2))
         why = (

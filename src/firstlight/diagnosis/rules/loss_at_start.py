@@ -43,6 +43,7 @@ class LossAtStart(Rule):
 
     code = "FL501"
     name = "loss-at-start"
+    explains = frozenset({"FL506", "FL601", "FL602"})
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """At most one finding for each call of a loss."""

@@ -34,7 +34,7 @@ class LossReduction(Rule):
 
     code = "FL505"
     name = "loss-reduction"
-    explains = frozenset({"FL402", "FL601"})
+    explains = frozenset({"FL402", "FL601", "FL602"})
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """At most one finding."""

@@ -46,7 +46,10 @@ class NormalizedTwice(Rule):
 
     code = "FL102"
     name = "normalized-twice"
-    explains = frozenset({"FL101", "FL103", "FL301", "FL302", "FL303", "FL305", "FL401", "FL402", "FL501", "FL602"})
+    explains = frozenset(
+        {"FL101", "FL103", "FL301", "FL302", "FL303", "FL305", "FL308", "FL401", "FL402", "FL407", "FL501", "FL601"}
+        | {"FL602"}
+    )
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """At most one finding."""
