@@ -12,8 +12,9 @@ from torch import nn
 import firstlight as fl
 from firstlight.cli.main import main
 from firstlight.errors import FirstlightError
+from firstlight.report import Contender
 from firstlight.workflows import comparing
-from firstlight.workflows.ranking import Contender, interval, ranked, state_of
+from firstlight.workflows.ranking import interval, ranked, state_of
 
 QUICK = {"steps": 30, "seeds": 3, "limit": 300, "rates": (0.05,), "workers": 1}
 

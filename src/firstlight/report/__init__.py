@@ -3,6 +3,7 @@
 from firstlight.report.audit_page import audit_document as audit_document
 from firstlight.report.check_page import CheckViews as CheckViews
 from firstlight.report.check_page import check_document as check_document
+from firstlight.report.compare_page import Contender as Contender
 from firstlight.report.compare_page import compare_document as compare_document
 from firstlight.report.document import Document as Document
 from firstlight.report.html import to_html as to_html

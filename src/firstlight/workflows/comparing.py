@@ -34,11 +34,11 @@ from firstlight.graph.untouched import kept_random
 from firstlight.initialization import SCHEMES, Plan, apply
 from firstlight.models import open_model
 from firstlight.recipe import Recipe
-from firstlight.report import Document, compare_document, to_html
+from firstlight.report import Contender, Document, compare_document, to_html
 from firstlight.statistics import Statistics
 from firstlight.workflows.batches import classes_of, common_size, inputs_of, observer_for, pictures
 from firstlight.workflows.kept import keep, load
-from firstlight.workflows.ranking import Contender, ranked, state_of
+from firstlight.workflows.ranking import ranked, state_of
 from firstlight.workflows.samples import batch_of, class_of, sample_images
 from firstlight.workflows.scanning import scan
 from firstlight.workflows.training import Curve, shuffled, train
@@ -84,7 +84,8 @@ class Comparison:
     @property
     def document(self) -> Document:
         """The report as plain values."""
-        return compare_document(self)
+        fields = {name: getattr(self, name) for name in ("chance", "subject", "data", "settings")}
+        return compare_document(self.contenders, self.verdict, **fields)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -7,49 +7,13 @@ t distribution (Student 1908), and where its 95 % interval holds zero there is n
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from scipy import stats
 
+from firstlight.report import Contender
+
 # A run that ends within 5 % of the loss of knowing the classes' frequencies alone has learned nothing from the images.
 _STALLED = 0.95
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A way to start, and what became of it.
-
-    Attributes:
-        scheme, recipe: how the weights were drawn, and what was done to the pixels.
-        rate: the learning rate it trains best with.
-        steps: middle of each stretch of steps.
-        losses: mean training loss of each stretch, one row for each seed.
-        final: mean loss of the last fifth of the steps, one for each seed; infinite where the run diverged.
-        state: "trains", "stalls" (no better than the frequencies of the classes) or "diverges", by the worst seed.
-        behind: 95 % interval of the difference to the best contender's final loss; None for the best one, for one
-            that diverged, and for a single seed.
-        place: rank from 1; those without a clear difference to the best of their group share it.
-    """
-
-    scheme: str
-    recipe: str
-    rate: float
-    steps: tuple[float, ...]
-    losses: tuple[tuple[float, ...], ...]
-    final: tuple[float, ...]
-    state: str
-    behind: tuple[float, float] | None = None
-    place: int = 0
-
-    @property
-    def name(self) -> str:
-        """Scheme and recipe."""
-        return f"{self.scheme}, {self.recipe}"
-
-    @property
-    def mean(self) -> float:
-        """Mean final loss over the seeds."""
-        return sum(self.final) / len(self.final)
 
 
 def state_of(final: Sequence[float], chance: float) -> str:
