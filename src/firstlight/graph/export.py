@@ -25,7 +25,7 @@ def export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *
     Raises:
         Exception: whatever ``torch.export`` raises on a model whose control flow depends on values.
     """
-    with _quiet():
+    with quiet():
         program = torch.export.export(model, args, dict(kwargs), strict=False)
     return _Reader(model, program).read(how)
 
@@ -45,7 +45,7 @@ def to_meta(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence logs, warnings and standard error: a failed export writes megabytes to all three."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

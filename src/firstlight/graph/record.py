@@ -31,6 +31,8 @@ Observer = Callable[[Node, Tensor], None]
 _ABOVE_AUTOGRAD = torch._C.DispatchKeySet(torch._C.DispatchKey.AutogradFunctionality)
 _ABOVE_AUTOGRAD |= torch._C.DispatchKeySet(torch._C.DispatchKey.AutogradOther)
 _ABOVE_AUTOGRAD |= torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
+# Results of the shape of the first operand, for which PyTorch goes a long way where there are no values to compute.
+_LIKE = frozenset({torch.ops.aten.batch_norm.default})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ class _Recorder(TorchDispatchMode):
         # Named before the call: an in-place operation returns one of these very tensors.
         named_args, named_kwargs = tree_map(self._name, (args, kwargs))
         with torch._C._ForceDispatchKeyGuard(*self._keys):
-            result = func(*args, **kwargs)
+            result = torch.empty_like(args[0]) if func in _LIKE and args[0].is_meta else func(*args, **kwargs)
             whole = tuple(result) if isinstance(result, list | tuple) else (result,)
             if any(isinstance(part, Tensor) for part in whole):
                 shown = result if isinstance(result, Tensor) else whole

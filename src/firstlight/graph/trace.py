@@ -1,12 +1,13 @@
 """From a model and an example to its graph, by the best way that works."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from firstlight.errors import FirstlightError
-from firstlight.graph.export import export, on_meta, to_meta
+from firstlight.graph.export import export, on_meta, quiet, to_meta
 from firstlight.graph.ir import Graph
 from firstlight.graph.record import record
 from firstlight.graph.untouched import kept_random, untouched
@@ -18,9 +19,10 @@ _NEEDS_VALUES = ("data-dependent", "data dependent", "DataDependent", "aten._loc
 def trace(model: nn.Module, example: Any) -> Graph:
     """The graph of the operations that `model` runs on `example` when it trains.
 
-    The first way is ``torch.export`` on a copy of the model that has shapes and no values; the second the same on the
-    model's own device, for models that make tensors there; the third, for models whose control flow depends on values,
-    is to run `example` once and note what happens. `Graph.how` says which it was. All give the same nodes. The model is
+    The first way is to run a copy of the model that has shapes and no values and note what happens; the second
+    ``torch.export`` of it, which takes ten times as long and can follow some code that asks for values; the third the
+    same on the model's own device, for models that make tensors there; the fourth, for models whose control flow
+    depends on values, is to run `example` once. `Graph.how` says which it was. All give the same nodes. The model is
     traced in train mode and left exactly as it was.
 
     Args:
@@ -34,6 +36,8 @@ def trace(model: nn.Module, example: Any) -> Graph:
     args, kwargs = call_arguments(example)
     reasons = []
     with kept_random():
+        with contextlib.suppress(Exception), quiet():
+            return record(on_meta(model).train(), to_meta(args), to_meta(kwargs), how="recorded on meta").graph
         try:
             return export(on_meta(model).train(), to_meta(args), to_meta(kwargs), how="torch.export on meta")
         except Exception as error:
