@@ -58,8 +58,10 @@ def _followed(model: nn.Module, batch: Any, samples: int) -> dict[str, _Firsts]:
         if not tensor.is_floating_point():
             return
         axes = [axis for axis, length in enumerate(tensor.shape) if length == samples]
+        # Made contiguous, for one sample and two may lie in memory in different orders.
         firsts[node.name] = {
-            (*tensor.shape[:axis], None, *tensor.shape[axis + 1 :]): evenly(tensor.narrow(axis, 0, 1)) for axis in axes
+            (*tensor.shape[:axis], None, *tensor.shape[axis + 1 :]): evenly(tensor.narrow(axis, 0, 1).contiguous())
+            for axis in axes
         }
 
     args, kwargs = call_arguments(batch)
