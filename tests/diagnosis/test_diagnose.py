@@ -97,7 +97,7 @@ HEALTHY = {
     "squeezenet": lambda: (torchvision.models.squeezenet1_1(), 64),
     "convnext_atto": lambda: (timm.create_model("convnext_atto", num_classes=10), 64),
     "vit_tiny": lambda: (timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=10), 64),
-    "nf_resnet26": lambda: (timm.create_model("nf_resnet26", num_classes=10), 64),
+    "nf_resnet26": lambda: (timm.create_model("nf_resnet26", num_classes=10), 32),
     "efficientnet_lite0": lambda: (timm.create_model("efficientnet_lite0", num_classes=10), 64),
 }
 

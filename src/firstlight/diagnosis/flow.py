@@ -198,7 +198,7 @@ def learned_scale(case: Case) -> str:
     steps = {p.name: p for step in case.run.steps for p in step.parameters}
     for node in case.graph.operations:
         scale = next((name for _, name in node.parameters), "") if node.function == "mul" else ""
-        learns = scale and node.name in case.graph.signal and steps[scale].gradient
+        learns = scale in steps and node.name in case.graph.signal and steps[scale].gradient
         if learns and float(case.model.get_parameter(scale).detach().double().square().mean()) < 1e-6:
             return scale
     return ""

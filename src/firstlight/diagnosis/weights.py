@@ -40,6 +40,11 @@ class Weight:
         """Size over what is needed."""
         return self.size / self.needed
 
+    @property
+    def change(self) -> float:
+        """Natural logarithm of `factor`."""
+        return math.log(max(self.factor, 1e-30))
+
 
 def summing(case: Case) -> dict[str, Fan]:
     """Parameters whose rows are the weights of sums over the signal, by name, with their first use.
@@ -125,7 +130,7 @@ def excess(case: Case, found: dict[str, Weight]) -> dict[str, float]:
         read = [off[name] for name in _carrying(node) if name in off]
         now = max(read, default=0.0)
         if node.name in found:
-            now += math.log(max(found[node.name].factor, 1e-30))
+            now += found[node.name].change
         elif node.function in _RESETTING:
             now = 0.0
         elif node.function in _BOUNDED:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from firstlight.diagnosis.case import Case, NotChecked
 from firstlight.diagnosis.finding import Finding, Repair
 from firstlight.diagnosis.places import at_parameter, code, module_of, several
@@ -66,8 +68,5 @@ class ConstantWeights(Rule):
         )
 
 
-def _constant(values: object) -> bool:
-    from torch import Tensor
-
-    assert isinstance(values, Tensor)
+def _constant(values: Tensor) -> bool:
     return bool(values.std() <= 1e-6 * values.mean().abs()) and bool(values.any())

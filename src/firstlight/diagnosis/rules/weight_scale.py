@@ -10,7 +10,7 @@ from firstlight.diagnosis.places import at_parameter, several
 from firstlight.diagnosis.rule import Rule
 from firstlight.diagnosis.weights import Weight, excess, weights
 
-_FAIL, _WARN, _NOTE = 8.0, 3.0, 2.0  # decades of the second moment
+_FAIL, _WARN, _NOTE = 8.0, 2.5, 2.0  # decades of the second moment
 _OFF = math.log(1.5)  # of a layer that takes part, in the logarithm of its factor
 _SATURATED = 0.3
 
@@ -25,8 +25,8 @@ class WeightScale(Rule):
 
     **Expected:** a total near one. He et al. (2015, Fig. 3) trained 22 plain ReLU layers with Xavier's weights, where
     2⁻²² = 2·10⁻⁷ of the second moment is left, and could not train 30, where it is 10⁻⁹. So a factor beyond 10⁸ is a
-    failure, beyond 10³ a warning, beyond 100 a note. It is also no more than a note where the run itself shows neither
-    a signal nor a gradient that is off.
+    failure, beyond 300 a warning, beyond 100 a note. Nothing is said where the run itself shows less than a third of
+    it, in decades: then something takes it away again that the graph does not show.
 
     **Usual causes:** Xavier's std, `sqrt(2 / (fan_in + fan_out))`, in front of ReLU, which needs `sqrt(2 / fan_in)`;
     PyTorch's default, `kaiming_uniform_(a=sqrt(5))`, whose std is 0.41 of what ReLU needs, in deep networks without
@@ -50,13 +50,13 @@ class WeightScale(Rule):
         culprits = [
             weight
             for node, weight in found.items()
-            if node in upstream and math.log(weight.factor) * math.copysign(1, total) > _OFF
+            if node in upstream and weight.change * math.copysign(1, total) > _OFF
         ]
         severity = _severity(total, signal)
         if severity is None or not culprits:
             return
-        worst = max(culprits, key=lambda weight: abs(math.log(weight.factor)))
-        alone = abs(math.log(worst.factor)) > 0.7 * abs(total)
+        worst = max(culprits, key=lambda weight: abs(weight.change))
+        alone = abs(worst.change) > 0.7 * abs(total)
         chosen = worst if alone else culprits[0]
         yield self._finding(case, severity, chosen, [] if alone else culprits, total, signal)
 
@@ -108,11 +108,11 @@ def _upstream(case: Case, end: str) -> set[str]:
 
 def _severity(total: float, signal: Flow) -> Severity | None:
     decades = abs(total) / math.log(10)
-    if decades < _NOTE:
-        return None
     seen = [signal.kept_forward, signal.kept_gradient, signal.loudest]
     shown = max((_decades(value) for value in seen if value is not None), default=0.0)
-    if decades < _WARN or shown < decades / 3:
+    if decades < _NOTE or shown < decades / 3:
+        return None
+    if decades < _WARN:
         return "note"
     return "fail" if decades >= _FAIL else "warn"
 
