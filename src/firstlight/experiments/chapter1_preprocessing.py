@@ -13,7 +13,7 @@ from firstlight.experiments.chapter import Chapter, Numbers, claim
 from firstlight.experiments.curves import curve_plot, entropy, final, runs, sooner
 from firstlight.experiments.images import Album, Images
 from firstlight.experiments.networks import small_convs
-from firstlight.experiments.signal import draw
+from firstlight.experiments.starts import planned, starts
 from firstlight.recipe import Recipe
 from firstlight.report import recipe_section
 from firstlight.report.document import Block, Table, Text, number
@@ -45,7 +45,7 @@ def run(settings: Settings, album: Album, seed: int) -> Numbers:
 
     def training(x: Tensor) -> Numbers:
         return runs(
-            lambda s: draw(small_convs(len(images.classes)), x[:2], "kaiming", s), x, images.labels,
+            starts(lambda: small_convs(len(images.classes)), x[:2], planned("kaiming")), x, images.labels,
             steps=settings.steps, rates=settings.rates, seeds=range(seed, seed + settings.seeds),
         )  # fmt: skip
 

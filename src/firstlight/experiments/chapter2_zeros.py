@@ -11,7 +11,7 @@ from firstlight.experiments.chapter import Chapter, Numbers, claim
 from firstlight.experiments.curves import curve_plot, curve_table, entropy, final, learns, runs
 from firstlight.experiments.images import Album
 from firstlight.experiments.networks import mlp
-from firstlight.experiments.signal import draw
+from firstlight.experiments.starts import planned, starts
 from firstlight.initialization import symmetries
 from firstlight.report.document import Block, Plot, Series, Table, Text, number
 from firstlight.report.lecture_page import Claim
@@ -41,11 +41,12 @@ def run(settings: Settings, album: Album, seed: int) -> Numbers:
     for depth in settings.depths:
         sizes = [x.shape[1], *[settings.width] * depth, len(album.digits.classes)]
         for name, scheme in STARTS.items():
+            start = starts(lambda: mlp(sizes), x[:2], planned(scheme))  # noqa: B023 - called in this turn only
             numbers: dict[str, Any] = runs(
-                lambda s: draw(mlp(sizes), x[:2], scheme, s), x, labels,  # noqa: B023 - called in this turn only
+                start, x, labels,
                 steps=settings.steps, rates=settings.rates, seeds=range(seed, seed + settings.seeds),
             )  # fmt: skip
-            model = draw(mlp(sizes), x[:2], scheme, seed)
+            model = start(seed)
             alike = symmetries(model, x[:64], labels[:64])
             numbers["identical"] = [len(s.groups[0]) / s.units if s.groups and s.permanent else 0.0 for s in alike]
             numbers |= _followed(model, x, labels, settings, numbers["rate"], seed)

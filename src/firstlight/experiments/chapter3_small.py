@@ -10,16 +10,8 @@ from firstlight.experiments.chapter import Chapter, Numbers, claim
 from firstlight.experiments.curves import curve_plot, curve_table, entropy, final, learns, runs, stalls
 from firstlight.experiments.images import Album
 from firstlight.experiments.networks import mlp
-from firstlight.experiments.signal import (
-    MARKS,
-    agrees,
-    deviation,
-    draw,
-    histogram_blocks,
-    signal,
-    signal_plot,
-    signal_table,
-)
+from firstlight.experiments.signal import MARKS, agrees, deviation, histogram_blocks, signal, signal_plot, signal_table
+from firstlight.experiments.starts import planned, starts
 from firstlight.report.document import Block, Text, number
 from firstlight.report.lecture_page import Claim
 
@@ -55,7 +47,7 @@ def run(settings: Settings, album: Album, seed: int) -> Numbers:
         sizes = [x.shape[1], *[settings.trained_width] * hidden, classes]
         std = settings.std if scheme == "normal" else None
         return runs(
-            lambda s: draw(mlp(sizes), x[:2], scheme, s, std), x, labels,
+            starts(lambda: mlp(sizes), x[:2], planned(scheme, std)), x, labels,
             steps=settings.steps, rates=settings.rates, seeds=range(seed, seed + settings.seeds),
         )  # fmt: skip
 

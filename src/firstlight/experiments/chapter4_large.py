@@ -11,16 +11,8 @@ from firstlight.experiments.chapter3_small import inputs
 from firstlight.experiments.curves import curve_plot, curve_table, entropy, final, runs
 from firstlight.experiments.images import Album
 from firstlight.experiments.networks import mlp
-from firstlight.experiments.signal import (
-    MARKS,
-    agrees,
-    deviation,
-    draw,
-    histogram_blocks,
-    signal,
-    signal_plot,
-    signal_table,
-)
+from firstlight.experiments.signal import MARKS, agrees, deviation, histogram_blocks, signal, signal_plot, signal_table
+from firstlight.experiments.starts import planned, starts
 from firstlight.report.document import Block, Plot, Series, Text, number
 from firstlight.report.lecture_page import Claim
 
@@ -57,7 +49,7 @@ def run(settings: Settings, album: Album, seed: int) -> Numbers:
         """Every hidden layer at this std·√d, as in the network that is measured."""
         overrides = {f"{2 * k}.weight": {"std": gain / math.sqrt(sizes[k])} for k in range(depth + 1)}
         return runs(
-            lambda s: draw(mlp(sizes), x[:2], "normal", s, overrides=overrides), x, labels,
+            starts(lambda: mlp(sizes), x[:2], planned("normal", overrides=overrides)), x, labels,
             steps=settings.steps, rates=settings.rates, seeds=range(seed, seed + settings.seeds),
         )  # fmt: skip
 

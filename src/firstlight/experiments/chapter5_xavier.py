@@ -12,16 +12,8 @@ from firstlight.experiments.chapter3_small import inputs
 from firstlight.experiments.curves import curve_plot, curve_table, entropy, final, learns, runs, stalls
 from firstlight.experiments.images import Album
 from firstlight.experiments.networks import mlp
-from firstlight.experiments.signal import (
-    MARKS,
-    agrees,
-    deviation,
-    draw,
-    histogram_blocks,
-    signal,
-    signal_plot,
-    signal_table,
-)
+from firstlight.experiments.signal import MARKS, agrees, deviation, histogram_blocks, signal, signal_plot, signal_table
+from firstlight.experiments.starts import planned, starts
 from firstlight.graph import trace
 from firstlight.initialization import SCHEMES
 from firstlight.report.document import Block, Code, Text, number
@@ -57,7 +49,7 @@ def run(settings: Settings, album: Album, seed: int) -> Numbers:
     def training(scale: float) -> Numbers:
         overrides = {f"{2 * k}.weight": {"std": scale / math.sqrt(d)} for k, d in enumerate(sizes[:-1])}
         return runs(
-            lambda s: draw(mlp(sizes), x[:2], "lecture-xavier", s, overrides=overrides), x, labels,
+            starts(lambda: mlp(sizes), x[:2], planned("lecture-xavier", overrides=overrides)), x, labels,
             steps=settings.steps, rates=settings.rates, seeds=range(seed, seed + settings.seeds),
         )  # fmt: skip
 

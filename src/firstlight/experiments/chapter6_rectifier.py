@@ -18,13 +18,12 @@ from firstlight.experiments.signal import (
     agrees,
     along,
     deviation,
-    draw,
     histogram_blocks,
-    planned,
     signal,
     signal_plot,
     signal_table,
 )
+from firstlight.experiments.starts import planned, starts
 from firstlight.graph import trace
 from firstlight.initialization import SCHEMES
 from firstlight.report.document import Block, Code, Table, Text, number
@@ -68,7 +67,7 @@ def run(settings: Settings, album: Album, seed: int) -> Numbers:
 
     def training(depth: int, scheme: str) -> Numbers:
         return runs(
-            lambda s: draw(plain_convs(depth, settings.channels, classes), x[:2], scheme, s), x, pictures.labels,
+            starts(lambda: plain_convs(depth, settings.channels, classes), x[:2], planned(scheme)), x, pictures.labels,
             steps=settings.steps, rates=settings.rates, seeds=range(seed, seed + settings.seeds), size=16,
         )  # fmt: skip
 

@@ -12,12 +12,13 @@ from firstlight.experiments.chapter import Chapter, Numbers, claim
 from firstlight.experiments.curves import curve_plot, entropy, final, runs, stalls
 from firstlight.experiments.images import Album, Images
 from firstlight.experiments.networks import FAMILIES, normed_mlp, perceptron, residual_mlp
-from firstlight.experiments.signal import MARKS, agrees, along, drawn, planned, signal_plot, sized
+from firstlight.experiments.signal import MARKS, agrees, along, signal_plot
+from firstlight.experiments.starts import planned, sized, starts
 from firstlight.report.document import Block, Table, Text, number
 from firstlight.report.lecture_page import Claim
 
 SMALL, HE = "0.01·randn", "Kaiming"
-PLANS = {SMALL: sized("normal", 0.01), HE: planned("kaiming")}
+PLANS = {SMALL: sized(0.01), HE: planned("kaiming")}
 DEEP = ("AlexNet", "VGG", "ResNet")
 WITHOUT, WITH = "without BatchNorm", "with BatchNorm"
 NORM_PRICE = math.pi / (math.pi - 1)  # of the gradient's mean square per layer: Yang et al. (2019), for ReLU
@@ -43,12 +44,12 @@ def run(settings: Settings, album: Album, seed: int) -> Numbers:
 
     def training(family: str, norm: bool, start: str) -> Numbers:
         return runs(
-            lambda s: drawn(FAMILIES[family](classes, norm), x[:8], PLANS[start], s), x, images.labels,
+            starts(lambda: FAMILIES[family](classes, norm), x[:8], PLANS[start]), x, images.labels,
             steps=settings.steps, rates=settings.rates, seeds=range(seed, seed + settings.seeds),
         )  # fmt: skip
 
     zero = runs(
-        lambda s: drawn(perceptron(classes, False), x[:2], planned("zeros"), s), x, images.labels,
+        starts(lambda: perceptron(classes, False), x[:2], planned("zeros")), x, images.labels,
         steps=settings.steps, rates=settings.rates, seeds=range(seed, seed + settings.seeds),
     )  # fmt: skip
     found = {
@@ -93,7 +94,7 @@ def _forgiving(images: Images, settings: Settings, seed: int) -> dict[str, list[
             network = normed_mlp(inputs, settings.width, 5)
             return network if norm else nn.Sequential(*(m for m in network if not isinstance(m, nn.BatchNorm1d)))
 
-        return float(along(build, batches, sized("normal", std), seed, ("relu",))[0]["measured"]["images"][-1])
+        return float(along(build, batches, sized(std), seed, ("relu",))[0]["measured"]["images"][-1])
 
     return {name: [last(norm, std) for std in (0.01, 0.1, 1.0)] for name, norm in ((WITHOUT, False), (WITH, True))}
 

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import firstlight as fl
 from firstlight.experiments.chapter import Chapter, Numbers, claim
 from firstlight.experiments.curves import curve_plot, curve_table, entropy, final, runs, stalls
 from firstlight.experiments.images import Album, Images
 from firstlight.experiments.networks import VisionTransformer, mlp, plain_convs, residual_convs
-from firstlight.experiments.signal import MARKS, agrees, along, deviation, draw, drawn, planned, signal_plot, sized
-from firstlight.graph import Graph
-from firstlight.initialization import Plan, audit_init
+from firstlight.experiments.signal import MARKS, agrees, along, deviation, signal_plot
+from firstlight.experiments.starts import Planner, measured_starts, planned, sized, starts
+from firstlight.initialization import audit_init
 from firstlight.probe import probe
 from firstlight.report.document import Block, Plot, Series, Table, Text, number
 from firstlight.report.lecture_page import Claim
@@ -47,16 +48,12 @@ def run(settings: Settings, album: Album, seed: int) -> Numbers:
     classes, x = len(images.classes), images.normalized
 
     def training(scheme: str, residual: bool) -> Numbers:
-        def start(s: int) -> nn.Module:
-            network = (
-                residual_convs(settings.blocks, 16, classes)
-                if residual
-                else plain_convs(settings.plain_depth, 16, classes)
-            )
-            return draw(network, x[:64], scheme, s)
+        def build() -> nn.Module:
+            plain = plain_convs(settings.plain_depth, 16, classes)
+            return residual_convs(settings.blocks, 16, classes) if residual else plain
 
         return runs(
-            start, x, images.labels, steps=settings.steps, rates=settings.rates,
+            _starts(build, x[:64], scheme), x, images.labels, steps=settings.steps, rates=settings.rates,
             seeds=range(seed, seed + settings.seeds), size=16,
         )  # fmt: skip
 
@@ -98,14 +95,14 @@ def _chaos(settings: Settings, images: Images, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {"depth": depth, "gains": list(settings.gains), "chance": entropy(labels), "training": {}}
     found["predicted"], found["measured"] = [], []
 
-    def training(plan: Callable[[Graph], Plan]) -> Numbers:
+    def training(plan: Planner) -> Numbers:
         return runs(
-            lambda k: drawn(mlp(sizes), x[:2], plan, k), x, labels,
+            starts(lambda: mlp(sizes), x[:2], plan), x, labels,
             steps=settings.steps, rates=(0.01, 0.1), seeds=range(seed, seed + settings.seeds),
         )  # fmt: skip
 
     for gain in settings.gains:
-        plan = sized("normal", gain / math.sqrt(width))
+        plan = sized(gain / math.sqrt(width))
         s = along(lambda: mlp([width] * (depth + 1), nn.Tanh, head=False), batches, plan, seed, ("tanh",))[0]
         found["predicted"].append(s["predicted gradient"][0])
         found["measured"].append(s["measured gradient"]["noise"][0])
@@ -113,10 +110,14 @@ def _chaos(settings: Settings, images: Images, seed: int) -> dict[str, Any]:
     return found
 
 
+def _starts(build: Callable[[], nn.Module], batch: Tensor, scheme: str) -> Callable[[int], nn.Module]:
+    return measured_starts(build, batch) if scheme == "lsuv" else starts(build, batch, planned(scheme))
+
+
 def _profile(settings: Settings, images: Images, scheme: str, seed: int) -> list[float]:
     """The std of every sum of a plain convolutional network, on images."""
     x = images.normalized[torch.randperm(len(images.normalized), generator=torch.Generator().manual_seed(seed))[:64]]
-    model = draw(plain_convs(settings.plain_depth, 16, len(images.classes)), x, scheme, seed)
+    model = _starts(lambda: plain_convs(settings.plain_depth, 16, len(images.classes)), x, scheme)(seed)
     return [node.forward_std for node in probe(model, x).nodes if node.op in ("conv2d", "linear")]
 
 
@@ -131,7 +132,7 @@ def _transformer(settings: Settings, images: Images, seed: int) -> dict[str, Any
 
     model = build()
     before = _copies(model)
-    draw(model, x, "auto", seed)
+    fl.initialize(model, x, scheme="auto", seed=seed)
     streams = {scheme: along(build, batches, planned(scheme), seed, ("add",))[0] for scheme in ("kaiming", "auto")}
     return {"copies": before, "copies after": _copies(model), "stream": streams}
 

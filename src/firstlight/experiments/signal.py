@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import firstlight as fl
-from firstlight.graph import Graph, trace
-from firstlight.initialization import SCHEMES, Plan, apply
+from firstlight.experiments.starts import Planner, planned
+from firstlight.graph import trace
+from firstlight.initialization import apply
 from firstlight.probe import probe
 from firstlight.report.document import Bars, Block, Plot, Series, Table, number
 
@@ -17,27 +18,10 @@ BINS, SATURATED = 41, 0.99
 MARKS = "Line, with its band: predicted. Measured with white noise: points; with images: rings."
 
 
-Overrides: TypeAlias = dict[str, dict[str, Any]]
-
-
-def draw(
-    model: nn.Module,
-    example: Tensor,
-    scheme: str,
-    seed: int,
-    std: float | None = None,
-    *,
-    overrides: Overrides | None = None,
-) -> nn.Module:
-    """`model` with weights of a scheme; of one std everywhere, or with `overrides`, where that is given."""
-    fl.initialize(model, example, scheme=scheme, seed=seed, overrides=overrides or _override(std))
-    return model
-
-
 def along(
     build: Callable[[], nn.Module],
     inputs: dict[str, Tensor],
-    plan: Callable[[Graph], Plan],
+    plan: Planner,
     seed: int,
     ops: tuple[str, ...],
 ) -> tuple[dict[str, Any], nn.Module]:
@@ -80,11 +64,6 @@ def along(
     return numbers, model
 
 
-def planned(scheme: str, std: float | None = None) -> Callable[[Graph], Plan]:
-    """Of a scheme; of one std for every weight, where that is given."""
-    return lambda graph: SCHEMES[scheme](graph).override(_override(std) or {})
-
-
 def signal(
     build: Callable[[], nn.Sequential],
     inputs: dict[str, Tensor],
@@ -124,26 +103,6 @@ def _every_second(numbers: Any, first: int) -> Any:
     if isinstance(numbers, dict):
         return {name: _every_second(value, first) for name, value in numbers.items()}
     return numbers[first::2]
-
-
-def _override(std: float | None) -> Overrides | None:
-    return None if std is None else {"*.weight": {"std": std}}
-
-
-def sized(scheme: str, std: float) -> Callable[[Graph], Plan]:
-    """Of a scheme, with one std for the weights of sums; those of norms stay as they are."""
-
-    def plan(graph: Graph) -> Plan:
-        decided = SCHEMES[scheme](graph)
-        return decided.override({d.name: {"std": std} for d in decided.decisions if d.std > 0})
-
-    return plan
-
-
-def drawn(model: nn.Module, example: Tensor, plan: Callable[[Graph], Plan], seed: int) -> nn.Module:
-    """`model` with weights of a plan."""
-    apply(plan(trace(model, example)), model, seed=seed)
-    return model
 
 
 def _direction(seed: int) -> Callable[[Tensor], Tensor]:
