@@ -1,5 +1,6 @@
 """Whether the samples of a batch influence each other."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,8 +39,12 @@ def find_mixing(model: nn.Module, batch: Any) -> Mixing | str:
         return "the model draws random numbers in eval mode"
     except Exception as error:
         return f"with two samples, or one, in eval mode: {reason(error)}"
-    pairs = [(name, *pair) for name, both in company.items() if (pair := _paired(both, alone.get(name, {})))]
-    return _compared(pairs, _rounding(model)) if pairs else "no operation has an axis of samples"
+    first, other = company.firsts, alone.firsts
+    pairs = [(name, *pair) for name, both in first.items() if (pair := _paired(both, other.get(name, {})))]
+    outputs = frozenset(company.outputs)
+    if outputs.isdisjoint(name for name, *_ in pairs):
+        return "no output has an axis of samples"
+    return _compared(pairs, outputs, _rounding(model))
 
 
 class _DrawsNumbers(Exception):
@@ -49,8 +54,14 @@ class _DrawsNumbers(Exception):
 _Firsts = dict[tuple[int | None, ...], Tensor]  # shape, with None for the axis of samples -> the first sample's values
 
 
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    firsts: dict[str, _Firsts]
+    outputs: tuple[str, ...]
+
+
 @torch.no_grad()
-def _followed(model: nn.Module, batch: Any, samples: int) -> dict[str, _Firsts]:
+def _followed(model: nn.Module, batch: Any, samples: int) -> _Pass:
     """What becomes of the first sample, by node, for each axis that could be the samples'."""
     firsts: dict[str, _Firsts] = {}
 
@@ -72,7 +83,8 @@ def _followed(model: nn.Module, batch: Any, samples: int) -> dict[str, _Firsts]:
             raise _DrawsNumbers
     graph = recording.graph
     drafts = {final: draft for draft, final in recording.names.items()}
-    return {node.name: firsts.get(drafts[node.name], {}) for node in graph.operations if node.name in graph.signal}
+    found = {node.name: firsts.get(drafts[node.name], {}) for node in graph.operations if node.name in graph.signal}
+    return _Pass(found, graph.outputs)
 
 
 def _random_state() -> list[Tensor]:
@@ -85,15 +97,20 @@ def _paired(one: _Firsts, other: _Firsts) -> tuple[Tensor, Tensor] | None:
     return (one[both[0]], other[both[0]]) if len(both) == 1 else None
 
 
-def _compared(pairs: list[tuple[str, Tensor, Tensor]], rounding: float) -> Mixing | str:
+def _compared(pairs: list[tuple[str, Tensor, Tensor]], outputs: frozenset[str], rounding: float) -> Mixing | str:
+    """The first operation that changes, if an output changes too.
+
+    Windows and patches fold samples into axes whose length may by chance be that of the axis of samples; what they
+    seem to change there, the outputs of the first sample do not show.
+    """
     numbers = fetch([torch.stack([(a - b).abs().amax(), torch.maximum(a.abs(), b.abs()).amax()]) for _, a, b in pairs])
-    for (name, _, _), (difference, size) in zip(pairs, numbers, strict=True):
-        change = difference / size if size else 0.0
-        if change > rounding:
-            return Mixing(name, change)
-        if change != change:
-            return f"{name} is not finite in eval mode"
-    return Mixing(None)
+    changes = {name: d / size if size else 0.0 for (name, *_), (d, size) in zip(pairs, numbers, strict=True)}
+    broken = next((name for name, change in changes.items() if change != change), None)
+    if broken is not None:
+        return f"{broken} is not finite in eval mode"
+    if all(changes.get(name, 0.0) <= rounding for name in outputs):
+        return Mixing(None)
+    return next(Mixing(name, change) for name, change in changes.items() if change > rounding)
 
 
 def _rounding(model: nn.Module) -> float:

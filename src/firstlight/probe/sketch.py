@@ -153,11 +153,13 @@ def _ranks(parts: list[Sketch]) -> Tensor:
     for size, which in sizes.items():
         moments = torch.stack([parts[i].moment.to(ranks.device) for i in which])
         finite = torch.isfinite(moments).all(-1).all(-1)
-        values = torch.linalg.eigvalsh(moments.where(finite[:, None, None], 0)).clamp_min(0)
+        # In double precision and of one size: LAPACK may fail to converge on float32 moments of nearly equal samples.
+        kept = moments.where(finite[:, None, None], 0).double()
+        values = torch.linalg.eigvalsh(kept / kept.abs().amax((1, 2), keepdim=True).clamp_min(1e-300)).clamp_min(0)
         total = values.sum(-1, keepdim=True)
-        p = values / total.clamp_min(1e-30)
+        p = values / total.clamp_min(1e-300)
         entropy = -torch.special.xlogy(p, p).sum(-1)
         # No signal at all has no direction.
         rank = (entropy.exp() / size).where(total[:, 0] > 0, 0).where(finite, math.nan)
-        ranks[torch.tensor(which, device=ranks.device)] = rank
+        ranks[torch.tensor(which, device=ranks.device)] = rank.float()
     return ranks
