@@ -86,7 +86,7 @@ HEALTHY = {
     "resized floats": constants(resized(PHOTOS) / 255, IMAGENET),
     "resized with overshoot": constants(F.interpolate(PHOTOS.float(), 80, mode="bicubic") / 255, IMAGENET),
     "noise": torch.randn((8, 3, 32, 32), generator=torch.Generator().manual_seed(0)),
-    "noise in the range of two normalizations": stretched(-3.9, 4.03),
+    "noise in the range of two normalizations": stretched(-3.9, 3.9),
     "16 bit": (sixteen_bit().float() - sixteen_bit().float().mean()) / sixteen_bit().float().std(),
     "padded": F.pad(normalized(PHOTOS), (4, 4, 4, 4)),
     "gray": normalized(PHOTOS)[:, :1],
