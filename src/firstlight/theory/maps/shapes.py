@@ -77,11 +77,11 @@ def arrange(node: Node, ctx: Context) -> Step | None:
     x = ctx.first(node)
     if node.shape is None or (len(node.inputs) > 1 and not node.function.endswith("_as")):
         return None
-    zero_fill = node.function in ("constant_pad_nd", "pad", "tril", "triu")
+    zero_fill = node.function in ("constant_pad_nd", "pad", "tril", "triu", "im2col")
     maps = [_mapped(node, x, m, None, zero_fill) for m in x.maps()]
     axes = _axes(node, x, ctx.batch)
     out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x))
-    kept = node.function in REARRANGEMENT
+    kept = node.function in REARRANGEMENT and math.prod(shape_of(node)) == math.prod(x.shape)
     if kept:
         out = replace(out, terms=x.terms, simplex=x.simplex and _last_kept(node, x))
         out = replace(out, rows=None if x.rows is None else x.rows.mean().reshape((1,) * len(axes)))
