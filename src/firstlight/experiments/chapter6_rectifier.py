@@ -184,8 +184,8 @@ def show(numbers: Numbers, album: Album) -> Sequence[Block]:
         *histogram_blocks(numbers["signal"]["Kaiming"], "Kaiming", "images"),
         *(signal_table(s, f"Layer by layer, {name}") for name, s in numbers["signal"].items()),
         Table(("filters", "He et al.", "planned here"), sizes, frozenset({0, 1, 2}), "std = √(2 / (9 · filters))"),
-        Text(f"In convolutional networks of {last} layers the same happens, a little modified: zero padding takes some "
-             "of the signal at the borders, and images, being smooth, lose less of it than white noise."),
+        Text(f"In convolutional networks of {last} layers the same happens, and zero padding takes some of the "
+             "signal at the borders besides."),
         signal_plot(conv, "activation", MARKS, log=True),
     ]  # fmt: skip
     for depth, found in numbers["training"].items():
@@ -213,7 +213,7 @@ CHAPTER = Chapter(
     "A rectifier lets half of the signal through, so Xavier's numbers are too small by √2 at every layer; with √(2/d) "
     "very deep networks begin to learn.",
     Settings(4096, 6, 4, (14, 30), 16, 100, (0.003, 0.01), 1),
-    Settings(4096, 6, 8, (22, 30), 16, 800, (0.001, 0.003, 0.01), 2),
+    Settings(4096, 6, 8, (22, 30), 16, 600, (0.001, 0.003, 0.01), 2),
     run,
     judge,
     show,

@@ -210,8 +210,8 @@ def show(numbers: Numbers, album: Album) -> Sequence[Block]:
     stream = numbers["stream"]
     return (
         *blocks,
-        Text("BatchNorm divides the signal by its size, and so the gradient too; what it takes from a ReLU's "
-             "gradient is less than what the division adds."),
+        Text("BatchNorm divides the signal by its size, and the gradient with it: behind a ReLU that is more than the "
+             "ReLU takes, and the gradient grows towards the input."),
         signal_plot((("gradient", "orange", numbers["norm"]),), "gradient", MARKS, log=True),
         Text("Shortcuts carry the signal past the layers, and every block adds to it. (Two batches of white noise.)"),
         signal_plot(((WITHOUT, "orange", stream[WITHOUT]), (WITH, "violet", stream[WITH]),
@@ -242,7 +242,7 @@ CHAPTER = Chapter(
     "A perceptron needs nothing, a plain deep network needs the right numbers, and BatchNorm and shortcuts were "
     "invented to need them less.",
     Settings(40, (0.003, 0.03), 1, 20, 12, 256, 1024),
-    Settings(150, (0.001, 0.003, 0.01, 0.03), 2, 20, 12, 512, 1024),
+    Settings(100, (0.001, 0.003, 0.01, 0.03), 2, 20, 12, 512, 1024),
     run,
     judge,
     show,

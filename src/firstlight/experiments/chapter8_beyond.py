@@ -162,11 +162,11 @@ def judge(numbers: Numbers) -> Sequence[Claim]:
     worst = max(deviation(s) for s in streams)
     return (
         claim(
-            "GELU and SiLU need numbers of their own: with ReLU's √2 the signal dies",
-            all(0.5 < v < 2 for v in stays) and all(v < 0.5 for v in shrinks),
+            "GELU and SiLU need numbers of their own: ReLU's √2 lets the signal die, auto keeps it",
+            all(1 / 3 < v < 3 for v in stays) and all(v < 1 / 3 for v in shrinks),
             f"std after {len(gains['gelu']['auto']['predicted'])} layers over that after the first: "
             + "; ".join(f"{name} {number(value, 2)}" for name, value in kept.items()),
-            only="" if foreseen else "in direction: their balance is unstable, so single draws drift beyond the band",
+            only="" if foreseen else "within a factor of three: the balance is unstable, and a single draw drifts from it",
         ),
         claim(
             f"A {chaos['depth']}-layer tanh network trains near the edge of chaos, std·√d = 1, and not far from it",

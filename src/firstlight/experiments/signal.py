@@ -124,12 +124,15 @@ def _looked_into(model: nn.Sequential, batch: Tensor, seed: int) -> dict[str, An
     _direction(seed)(value).backward()
     gradients = [v.grad for v in kept if v.grad is not None]
     reach = 4 * max(float(g.std()) for g in gradients) or 1.0
+    bounded = all(float(v.detach().abs().max()) <= 1 for v in kept)
+    widest = 1.0 if bounded else 4 * max(float(v.detach().std()) for v in kept)
     by_weight = [
         float(p.grad.std()) for name, p in model.named_parameters() if name.endswith("weight") and p.grad is not None
     ]
     model.zero_grad(set_to_none=True)
     return {
-        "histograms": [_histogram(v, 1.0) for v in kept],
+        "reach": widest,
+        "histograms": [_histogram(v, widest) for v in kept],
         "gradient reach": reach,
         "gradient histograms": [_histogram(g, reach) for g in gradients],
         "saturated": [float((v.detach().abs() > SATURATED).float().mean()) for v in kept],
@@ -193,9 +196,12 @@ def histogram_blocks(numbers: dict[str, Any], name: str, batch: str) -> list[Blo
             zip(numbers["gradient histograms"], numbers["measured gradient"][batch], strict=True), 1
         )
     )
-    reach = numbers["gradient reach"]
+    reach, widest = numbers["gradient reach"], numbers["reach"]
     return [
-        Bars(_edges(1.0), forward, f"Activations with {name}, between -1 and 1.", small=True),
+        Bars(
+            _edges(widest), forward, f"Activations with {name}, between {number(-widest, 2)} and {number(widest, 2)}.",
+            small=True,
+        ),
         Bars(
             _edges(reach), backward, f"The gradient by them, between {number(-reach, 2)} and {number(reach, 2)}. It "
             "arrives at the last layer with std 1 and travels to the first.", small=True,

@@ -115,16 +115,25 @@ def _linear(low: float, high: float, start: float, end: float) -> Scale:
 def _upwards(low: float, high: float, log: bool) -> tuple[Scale, list[tuple[float, str]]]:
     """The vertical scale, and the values to mark with their names."""
     if log:
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        last = max(last, first + 1)
-        place = _linear(first, last, _H - _BOTTOM, _TOP)
-        every = max(1, math.ceil((last - first) / 7))
-        return (lambda v: place(math.log10(v))), [(10.0**d, decade(d)) for d in range(first, last + 1, every)]
+        bottom, top = math.log10(low), math.log10(high)
+        margin = max(0.05 * (top - bottom), 0.02)
+        place = _linear(bottom - margin, top + margin, _H - _BOTTOM, _TOP)
+        return (lambda v: place(math.log10(v))), _decades(bottom - margin, top + margin)
     step = _step(high - low or abs(high) or 1.0)
     first, last = math.floor(low / step), math.ceil(high / step)
     last = max(last, first + 1)
     marks = [(k * step, f"{round(k * step, 10):g}") for k in range(first, last + 1)]
     return _linear(first * step, last * step, _H - _BOTTOM, _TOP), marks
+
+
+def _decades(bottom: float, top: float) -> list[tuple[float, str]]:
+    """Powers of ten between two exponents; with their doubles and halves where there would be few."""
+    every = max(1, math.ceil((top - bottom) / 7))
+    tens = [10.0**d for d in range(math.ceil(bottom), math.floor(top) + 1, every)]
+    if len(tens) > 2:
+        return [(v, decade(round(math.log10(v)))) for v in tens]
+    fine = [m * 10.0**d for d in range(math.floor(bottom), math.floor(top) + 1) for m in (1, 2, 5)]
+    return [(v, f"{v:.0e}" if v < 1e-3 or v >= 1e4 else f"{v:g}") for v in fine if bottom <= math.log10(v) <= top]
 
 
 def _step(span: float) -> float:
