@@ -241,3 +241,24 @@ def test_the_report_names_the_buffers_it_reset_and_why_parameters_are_left() -> 
     assert "put back to their start: 3 (1.running_mean, 1.running_var, 1.num_batches_tracked)" in str(report)
     assert model[1].running_var.tolist() == [1.0] * 4
     assert model.grid.tolist() == [0, 1, 2]
+
+
+def test_gates_that_see_no_input_start_in_the_middle() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(6, 8), nn.Linear(6, 8)
+            self.gate, self.shares = nn.Parameter(torch.ones(8)), nn.Parameter(torch.ones(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = self.shares.softmax(0)
+            return a * self.one(x) * self.gate.view(1, 8).sigmoid() + b * self.two(x)
+
+    model, x = Gated(), noise(4, 6)
+    report = fl.initialize(model, x)
+    assert not report.uncovered
+    assert {p.name: p.rule for p in report.parameters if p.name in ("gate", "shares")} == dict.fromkeys(
+        ("gate", "shares"), "gate"
+    )
+    assert not model.gate.any()
+    assert not model.shares.any()

@@ -30,6 +30,7 @@ def decide(graph: Graph, parameter: Node, weight_std: dict[str, float]) -> Decis
             or _bias(parameter, node, role)
             or _norm(parameter, node, role)
             or _slope(parameter, node, role)
+            or _gate(parameter, node)
             or _joined(graph, parameter, node, path)
             or _scale(graph, parameter, node)
         )
@@ -87,6 +88,14 @@ def _slope(parameter: Node, node: Node, role: str) -> Decision | None:
     if node.function != "prelu" or role != "weight":
         return None
     return constant(parameter.name, "slope", 0.25, "slope of prelu: 0.25, as in He et al. (2015)")
+
+
+def _gate(parameter: Node, node: Node) -> Decision | None:
+    """A gate or a share that depends on no input: half open, or equal shares."""
+    if node.function not in ("sigmoid", "hardsigmoid", "softmax", "tanh"):
+        return None
+    start = "equal shares" if node.function == "softmax" else "the middle of what it can be"
+    return constant(parameter.name, "gate", 0.0, f"argument of a {node.function}: zero, {start}")
 
 
 def _joined(graph: Graph, parameter: Node, node: Node, path: tuple[Node, ...]) -> Decision | None:
