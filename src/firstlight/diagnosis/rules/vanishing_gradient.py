@@ -60,7 +60,7 @@ class VanishingGradient(Rule):
         if spread:
             node = signal.cuts[0].node
         function = case.graph[node].function
-        scale = learned_scale(case)
+        scale = learned_scale(case) if kept > 0 else ""  # a small scale passes little, not nothing
         yield self.finding(
             "note" if scale else "fail" if kept < _FAIL else "warn",
             title=f"{kept:.1e} of the gradient's second moment gets back to the first layers"
