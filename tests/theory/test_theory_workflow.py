@@ -1,10 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from torch import nn
 
+import firstlight as fl
 from firstlight.cli.predict import command
 from firstlight.errors import FirstlightError
 from firstlight.graph import trace
@@ -12,7 +14,7 @@ from firstlight.initialization import kaiming
 from firstlight.models import small_cnn
 from firstlight.report.html import to_html
 from firstlight.report.predict_page import predict_document
-from firstlight.workflows.predicting import predict
+from firstlight.workflows.predicting import moments_of, predict
 
 EXAMPLE = torch.zeros(4, 3, 32, 32)
 
@@ -96,3 +98,29 @@ def test_the_command_prints_tables_json_and_a_page(tmp_path, monkeypatch):
     assert found["nodes"][0]["name"] == "conv1:conv2d"
     text = run(command, ["net.py:build", "--input", "3x32x32", "--derive", "conv2"], standalone_mode=False).output
     assert "var(y) = d · var(w) · var(x)" in text
+
+
+def test_statistics_through_a_recipe_are_the_moments_of_what_comes_out():
+    images = np.random.default_rng(0).integers(0, 200, (6, 9, 9, 3), dtype=np.uint8)
+    images[..., 1] //= 2
+    stats = fl.scan(images, workers=1)
+    for recipe in (fl.Recipe.resnet(stats), fl.Recipe.vgg(stats), fl.Recipe.zca(stats)):
+        found, out = moments_of(stats, recipe), np.asarray(recipe(images), np.float64)
+        assert found.mean == pytest.approx(out.mean((0, 1, 2)), abs=1e-5)
+        assert found.second == pytest.approx((out**2).mean((0, 1, 2)), rel=1e-4, abs=1e-6)
+    with pytest.raises(FirstlightError) as error:
+        moments_of(stats, fl.Recipe.alexnet(stats))
+    assert error.value.slug == "no-such-moments"
+    with pytest.raises(FirstlightError) as error:
+        predict(small_cnn(), EXAMPLE, recipe=fl.Recipe.resnet(stats))
+    assert error.value.slug == "no-such-moments"
+
+
+def test_images_bring_their_own_likeness():
+    noise = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    smooth = nn.functional.interpolate(noise[..., ::8, ::8], size=32, mode="bilinear")
+    smooth = (smooth - smooth.mean()) / smooth.std()
+    model = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(3, 8, 1))
+    pooled = [predict(model, noise, images=images).nodes[0].forward_second_moment for images in (noise, smooth)]
+    assert pooled[0] == pytest.approx(1 / 16, rel=0.05)
+    assert pooled[1] == pytest.approx(float(nn.functional.avg_pool2d(smooth, 4).square().mean()), rel=0.15)

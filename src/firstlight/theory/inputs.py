@@ -113,4 +113,6 @@ def _between_sites(z: Tensor, variance: float) -> tuple[float, Near | None]:
     far = float((lags * apart).sum() / apart.sum()) if float(apart.sum()) > 0 else 0.0
     near = ((lags - far) / max(1 - far, 1e-9))[close].numpy()
     near.flat[0] = 1.0
-    return far, near if np.abs(near.ravel()[1:]).max(initial=0.0) > _CLOSE else None
+    # Five standard errors of the lag with the fewest pairs: the largest of many lags of white noise stays below.
+    noise = 5 / math.sqrt(z.shape[0] * z.shape[1] * math.prod((n + 1) // 2 for n in sizes))
+    return far, near if np.abs(near.ravel()[1:]).max(initial=0.0) > max(_CLOSE, noise) else None
