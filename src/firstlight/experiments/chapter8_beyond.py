@@ -166,7 +166,7 @@ def judge(numbers: Numbers) -> Sequence[Claim]:
             all(1 / 3 < v < 3 for v in stays) and all(v < 1 / 3 for v in shrinks),
             f"std after {len(gains['gelu']['auto']['predicted'])} layers over that after the first: "
             + "; ".join(f"{name} {number(value, 2)}" for name, value in kept.items()),
-            only="" if foreseen else "within a factor of three: the balance is unstable, and a single draw drifts from it",
+            only="" if foreseen else "within a factor of three: the balance is unstable, and a draw drifts from it",
         ),
         claim(
             f"A {chaos['depth']}-layer tanh network trains near the edge of chaos, std·√d = 1, and not far from it",
