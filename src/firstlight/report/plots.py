@@ -116,7 +116,7 @@ def _upwards(low: float, high: float, log: bool) -> tuple[Scale, list[tuple[floa
     """The vertical scale, and the values to mark with their names."""
     if log:
         bottom, top = math.log10(low), math.log10(high)
-        margin = max(0.05 * (top - bottom), (0.5 - (top - bottom)) / 2)  # at least half a decade in all
+        margin = max(0.05 * (top - bottom), (0.8 - (top - bottom)) / 2)  # two of 1, 2, 5 are always inside
         place = _linear(bottom - margin, top + margin, _H - _BOTTOM, _TOP)
         return (lambda v: place(math.log10(v))), _decades(bottom - margin, top + margin)
     step = _step(high - low or abs(high) or 1.0)

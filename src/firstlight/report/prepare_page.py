@@ -82,8 +82,7 @@ def _signal(m: "Measurements", prediction: "Prediction", labels: str) -> list[Bl
         ),
         "standard deviation",
         "Measured on one real batch through the recipe: the values of every operation and the loss's gradient by them. "
-        "Gray: what theory says of these weights before any is drawn, for inputs of mean 0 and variance 1 whose pixels "
-        "are independent; images are smooth, so pooling and padding change them less. "
+        "Gray: what theory says of these weights before any is drawn, for images of these moments and this smoothness. "
         "A pooling over n positions hands each of them 1/n of its gradient.",
     )
     rows = tuple(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from firstlight import __version__
 from firstlight._files import write_atomically
@@ -294,20 +295,14 @@ def _run(
 
 def _prediction(model: nn.Module, inputs: Any, run: Run) -> tuple[Prediction | None, str]:
     """What the theory expects for this very input, or why it says nothing."""
-    images = [leaf for leaf in torch.utils._pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
-    pixels = next((leaf.double() for leaf in images if leaf.is_floating_point() and leaf.numel() > 1), None)
-    if pixels is None:
+    leaves = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    images = next((leaf for leaf in leaves if leaf.is_floating_point() and leaf.dim() > 1), None)
+    if images is None:
         return None, "no input is a floating-point tensor"
-    if not bool(torch.isfinite(pixels).all()):
+    if not bool(torch.isfinite(images).all()):
         return None, "the input is not finite"
     try:
-        return predict(
-            model,
-            inputs,
-            input_mean=float(pixels.mean()),
-            input_second_moment=float(pixels.square().mean()),
-            graph=run.graph,
-        ), ""
+        return predict(model, inputs, images=images, graph=run.graph), ""
     except FirstlightError as error:
         return None, error.cause
 

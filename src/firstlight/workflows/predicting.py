@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 from firstlight.errors import FirstlightError
 from firstlight.graph import Graph, trace
@@ -11,6 +12,7 @@ from firstlight.theory import Derivation, InputMoments, Prediction, as_they_are,
 from firstlight.theory.leaves import Drawn
 
 if TYPE_CHECKING:
+    from firstlight.recipe import Recipe
     from firstlight.statistics import Statistics
 
 
@@ -21,6 +23,8 @@ def predict(
     input_mean: float = 0.0,
     input_second_moment: float = 1.0,
     statistics: "Statistics | None" = None,
+    recipe: "Recipe | None" = None,
+    images: Tensor | None = None,
     plan: Plan | None = None,
     mode: Literal["train", "eval"] = "train",
     graph: Graph | None = None,
@@ -32,7 +36,10 @@ def predict(
         example: input as the model takes it; its shapes and its number of samples matter, its values do not.
         input_mean: mean of the elements of the input, after preprocessing.
         input_second_moment: their mean square; 1 for normalized images.
-        statistics: of images that go in as they are, in units of full scale; takes the place of the two moments.
+        statistics: of the images, in units of full scale; takes the place of the two moments.
+        recipe: what is done to those images before they go in; without it they go in as they are.
+        images: a batch as it goes in, [N, C, H, W]; its moments, and how much its pixels resemble each other, take the
+            place of all the above. Smooth images lose less in a pooling than noise does.
         plan: how the weights will be drawn; without one, they are taken as they are.
         mode: "train" or "eval": what batch norm and dropout do.
         graph: of this model, if it was traced before.
@@ -42,20 +49,21 @@ def predict(
 
     Raises:
         FirstlightError: slug ``no-such-mode``; ``impossible-moments``, when the mean square is below the square of the
-            mean; and what tracing raises.
+            mean; ``no-such-moments``, for a recipe without statistics or one that differs from pixel to pixel; and what
+            tracing raises.
     """
     if mode not in ("train", "eval"):
         raise FirstlightError(
             f"there is no mode {mode!r}", 'choose "train" or "eval"', slug="no-such-mode", call="predict"
         )
-    mean, second = (input_mean, input_second_moment) if statistics is None else _pixels(statistics)
-    _check(mean, second)
-    return propagate(
-        graph or trace(model, example),
-        _drawn(model, plan),
-        inputs=InputMoments(mean, second),
-        training=mode == "train",
-    )
+    if images is not None:
+        inputs = InputMoments.of(images)
+    elif statistics is not None or recipe is not None:
+        inputs = moments_of(statistics, recipe)
+    else:
+        _check(input_mean, input_second_moment)
+        inputs = InputMoments(input_mean, input_second_moment)
+    return propagate(graph or trace(model, example), _drawn(model, plan), inputs=inputs, training=mode == "train")
 
 
 def derive_layer(
@@ -98,6 +106,28 @@ def _drawn(model: nn.Module, plan: Plan | None) -> Drawn:
     return drawn
 
 
-def _pixels(statistics: "Statistics") -> tuple[float, float]:
-    mean, std = statistics.mean, statistics.std
-    return float(mean.mean()), float((mean**2 + std**2).mean())
+def moments_of(statistics: "Statistics | None", recipe: "Recipe | None") -> InputMoments:
+    """Mean and mean square of each channel once `recipe` has been applied to images of these statistics.
+
+    A recipe over channels is an affine map y = A x + b of each pixel: A and b are read off at black and at the unit
+    colours, then E y = A E x + b and Cov y = A Cov x Aᵀ.
+
+    Raises:
+        FirstlightError: slug ``no-such-moments``.
+    """
+    if statistics is None:
+        raise _no_moments("a recipe alone does not say what images go in", "give statistics= too")
+    mean, covariance = statistics.mean, np.asarray(statistics.covariance)
+    if recipe is not None:
+        colours = np.concatenate([np.zeros((1, len(mean))), np.eye(len(mean))])
+        try:
+            mapped = np.asarray(recipe(colours[:, None, None, :].astype(np.float32)), np.float64)[:, 0, 0, :]
+        except FirstlightError as error:
+            raise _no_moments(f"the recipe does not treat all pixels alike: {error.cause}", "give images=") from error
+        matrix, shift = (mapped[1:] - mapped[0]).T, mapped[0]
+        mean, covariance = matrix @ mean + shift, matrix @ covariance @ matrix.T
+    return InputMoments(tuple(mean.tolist()), tuple((np.diagonal(covariance) + mean**2).tolist()))
+
+
+def _no_moments(cause: str, way_out: str) -> FirstlightError:
+    return FirstlightError(cause, way_out, slug="no-such-moments", call="predict")

@@ -185,7 +185,7 @@ def _with_network(
     inputs = inputs_of(recipe, batch_of(samples, statistics.channels, statistics.kind))
     graph = trace(network, inputs)
     initialized = initialize(network, inputs, seed=seed, graph=graph)
-    prediction = predict(network, inputs, plan=initialized.plan, graph=graph)
+    prediction = predict(network, inputs, images=inputs, plan=initialized.plan, graph=graph)
     labels = labels_for([name for name, _ in samples], classes, _output_shape(graph), seed)
     checked = check(network, inputs, labels=labels.values, statistics=statistics, recipe=recipe)
     files = {name: out / file for name, file in _FILES.items()}
