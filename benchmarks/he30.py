@@ -4,7 +4,7 @@
 
 A plain network of 27 convolutions with ReLU and 3 linear layers, no normalization and no shortcut, is trained by SGD
 with momentum on scikit-learn's digits, enlarged, or with ``FIRSTLIGHT_DATA`` on 2,000 images of its ``cifar10.zip``,
-where it takes more steps to tell the schemes apart (``--steps 1500``): there 150 steps change nothing under any scheme.
+where it takes more steps to tell the schemes apart: the first 150 change nothing there, whatever the scheme.
 Printed are the loss before the first step and the mean of the last tenth of the steps, over seeds; ln 10 = 2.303 is
 what a network that has learned nothing gets.
 """
