@@ -124,3 +124,41 @@ def test_images_bring_their_own_likeness():
     pooled = [predict(model, noise, images=images).nodes[0].forward_second_moment for images in (noise, smooth)]
     assert pooled[0] == pytest.approx(1 / 16, rel=0.05)
     assert pooled[1] == pytest.approx(float(nn.functional.avg_pool2d(smooth, 4).square().mean()), rel=0.15)
+
+
+def test_the_page_draws_branches_beside_the_main_path(tmp_path):
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.one, self.two = (nn.Linear(16, 16) for _ in range(3))
+
+        def forward(self, x):
+            y = self.stem(x)
+            return y + self.two(self.one(y).relu())
+
+    model, example = Residual(), torch.zeros(4, 16)
+    graph = trace(model, example)
+    found = predict(model, example, graph=graph)
+    chart = predict_document("net", found, graph=graph).sections[0].blocks[0]
+    depth = {found.nodes[k].op: d for k, (d, *_) in enumerate(chart.points)}
+    assert depth["add"] == 4  # by the longest way: stem, one, relu, two, add
+    names = [node.op for node in found.nodes]
+    into_add = {a for a, b in chart.edges if names[b] == "add"}
+    assert len(into_add) == 2
+    page = to_html(predict_document("net", found, graph=graph))
+    assert page.count("<circle") >= 2 * len(found.nodes) - 1
+
+
+def test_the_command_takes_statistics_and_a_recipe(tmp_path):
+    stats = fl.scan("demo:digits", workers=1)
+    stats.save(tmp_path / "s.json")
+    fl.Recipe.resnet(stats).save(tmp_path / "r.json")
+    (tmp_path / "net.py").write_text("from torch import nn\ndef net(): return nn.Conv2d(1, 4, 3)\n")
+    base = [f"{tmp_path}/net.py:net", "--input", "1x8x8", "--json"]
+    files = ["--statistics", str(tmp_path / "s.json")]
+    raw, prepared = (
+        json.loads(CliRunner().invoke(command, [*base, *more], catch_exceptions=False).output)["nodes"][0]
+        for more in (files, [*files, "--recipe", str(tmp_path / "r.json")])
+    )
+    square = float((stats.std**2 + stats.mean**2)[0])
+    assert raw["forward_second_moment"] == pytest.approx(square * prepared["forward_second_moment"], rel=0.2)

@@ -39,6 +39,9 @@ def diagnose(case: Case, rules: Sequence[Rule]) -> Diagnosis:
         except NotChecked as reason:
             not_checked.append((rule.code, str(reason)))
             continue
+        except Exception as error:  # a defect of one rule must not take the findings of the others with it
+            not_checked.append((rule.code, f"the rule itself failed: {type(error).__name__}: {error}"))
+            continue
         if len(findings) == before:
             clean.append(rule.code)
     explains = {rule.code: rule.explains for rule in rules}

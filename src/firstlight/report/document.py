@@ -187,6 +187,25 @@ class Ridges:
 
 
 @dataclass(frozen=True)
+class Flow:
+    """Values at the operations of a network on a logarithmic axis, joined as the operations are: branches run beside
+    one another.
+
+    Attributes:
+        points: (steps from the input by the longest way, value, what it is, marked); a value of None is not drawn.
+        edges: (from, to), positions among the points.
+        tone: of points and edges.
+        axis: what is plotted, with its unit.
+    """
+
+    points: tuple[tuple[int, float | None, str, bool], ...]
+    edges: tuple[tuple[int, int], ...]
+    tone: str
+    axis: str
+    caption: str
+
+
+@dataclass(frozen=True)
 class Swatches:
     """Rows of colours (0…1, RGB) from one end of an axis to the other, each row with its label."""
 
@@ -208,7 +227,9 @@ class Clouds:
     caption: str
 
 
-Block: TypeAlias = Text | Code | Table | Gallery | Bars | Lines | Plot | Swatches | Clouds | Verdict | Card | Ridges
+Block: TypeAlias = (
+    Text | Code | Table | Gallery | Bars | Lines | Plot | Swatches | Clouds | Verdict | Card | Ridges | Flow
+)
 
 
 @dataclass(frozen=True)

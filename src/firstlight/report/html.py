@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from firstlight.report import charts, plots, ridges
+from firstlight.report import charts, flow, plots, ridges
 from firstlight.report.document import Document, Picture, Plot, Ridges, visible
 
 
@@ -44,7 +44,7 @@ def _template() -> Any:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
     environment.filters.update(
         bars=charts.bars, lines=charts.lines, swatches=charts.swatches, clouds=charts.clouds, plot=plots.plot,
-        ridges=ridges.ridges,
+        ridges=ridges.ridges, flow=flow.flow,
         data_uri=_data_uri,
     )  # fmt: skip
     environment.filters["kind"] = lambda block: type(block).__name__

@@ -4,16 +4,22 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from firstlight.report.document import Block, Code, Document, Lines, Section, Table, Text, number, plural
+from firstlight.report.document import Block, Code, Document, Flow, Lines, Section, Table, Text, number, plural
 
 if TYPE_CHECKING:
+    from firstlight.graph import Graph
     from firstlight.theory import Derivation, NodePrediction, Prediction
 
 _LONG = 40
 
 
 def predict_document(
-    name: str, prediction: "Prediction", derivation: "Derivation | None" = None, *, footer: Sequence[str] = ()
+    name: str,
+    prediction: "Prediction",
+    derivation: "Derivation | None" = None,
+    *,
+    graph: "Graph | None" = None,
+    footer: Sequence[str] = (),
 ) -> Document:
     """The report of `predict`.
 
@@ -21,11 +27,12 @@ def predict_document(
         name: of the model, as the user wrote it.
         prediction: of its signal.
         derivation: of one layer, shown first when there is one.
+        graph: of the network, to draw its branches beside one another.
         footer: provenance, one fact per line.
     """
     verdict, tone = _verdict(prediction)
     sections = [
-        Section("The signal along depth", tuple(_depth(prediction))),
+        Section("The signal along depth", tuple(_depth(prediction, graph))),
         Section("By block", (_blocks(prediction),)),
         Section("Every operation", (_nodes(prediction),)),
         Section("What was assumed", tuple(Text(_sentence(note)) for note in prediction.notes)),
@@ -45,25 +52,58 @@ def _verdict(p: "Prediction") -> tuple[str, str]:
     return f"The signal lives through {plural(len(p.nodes), 'operation')}{chi}{opaque}.", "warn" if p.opaque else "good"
 
 
-def _depth(p: "Prediction") -> list[Block]:
-    labels = tuple(f"{'opaque: ' if node.opaque else ''}{node.module or 'model'} ({node.op})" for node in p.nodes)
-    chart = Lines(
-        labels,
-        (
-            ("activation", "blue", tuple(node.forward_std for node in p.nodes)),
-            ("gradient", "red", tuple(node.backward_std for node in p.nodes)),
-            ("opaque", "yellow", tuple(node.forward_std if node.opaque else None for node in p.nodes)),
-        )[: 3 if p.opaque else 2],
-        "standard deviation",
-        "Predicted, operations in the order they run; the gradient in units of the gradient by the outputs. Branches "
-        "follow one another, so a line that jumps and returns is a branch beside the main path.",
-    )
+def _depth(p: "Prediction", graph: "Graph | None") -> list[Block]:
+    charts = [_along(p)] if graph is None else _flows(p, graph)
     scale = "" if p.depth_scale is None else f" The gradient changes by e in {number(p.depth_scale, 1)} layers."
     facts = [] if p.chi is None else [
         Text(f"Per layer with weights, the signal's second moment changes by {number(p.growth or 1.0)}, the gradient's "
              f"squared norm by {number(p.chi)} towards the input.{scale}")
     ]  # fmt: skip
-    return [chart, *facts, *(Text(f"{_sentence(what)[:-1]} at {name}.") for name, what in p.turning_points)]
+    return [*charts, *facts, *(Text(f"{_sentence(what)[:-1]} at {name}.") for name, what in p.turning_points)]
+
+
+def _along(p: "Prediction") -> Block:
+    """Without the graph, one after another."""
+    return Lines(
+        tuple(_label(node) for node in p.nodes),
+        (
+            ("activation", "blue", tuple(node.forward_std for node in p.nodes)),
+            ("gradient", "red", tuple(node.backward_std for node in p.nodes)),
+        ),
+        "standard deviation",
+        "Predicted, operations in the order they run; the gradient in units of the gradient by the outputs.",
+    )
+
+
+def _flows(p: "Prediction", graph: "Graph") -> list[Block]:
+    """Forward and backward, each operation at its distance from the input, joined as the operations are."""
+    position = {node.name: k for k, node in enumerate(p.nodes)}
+    depth: dict[str, int] = {}
+    edges = []
+    for node in graph.nodes:
+        depth[node.name] = max((depth[name] + 1 for name in node.inputs if name in position), default=0)
+        if node.name in position:
+            edges += [(position[name], position[node.name]) for name in node.inputs if name in position]
+    marked = " Red squares: opaque operations, whose moments were only passed through." if p.opaque else ""
+    said = f"Each point is an operation, each line a tensor.{marked}"
+    sides: list[tuple[str, str, list[float | None], str]] = [
+        ("activation, standard deviation", "blue", [node.forward_std for node in p.nodes], said),
+        (
+            "gradient, standard deviation", "orange", [node.backward_std for node in p.nodes],
+            "In units of the gradient by the outputs; it travels from right to left.",
+        ),
+    ]  # fmt: skip
+    return [
+        Flow(
+            tuple((depth[n.name], v, _label(n), n.opaque) for n, v in zip(p.nodes, values, strict=True)),
+            tuple(edges), tone, axis, caption,
+        )
+        for axis, tone, values, caption in sides
+    ]  # fmt: skip
+
+
+def _label(node: "NodePrediction") -> str:
+    return f"{'opaque: ' if node.opaque else ''}{node.module or 'model'} ({node.op})"
 
 
 def _blocks(p: "Prediction") -> Table:
