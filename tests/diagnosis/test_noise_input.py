@@ -1,4 +1,4 @@
-"""White noise is what people feed a network to try it; it is normalized, and no photograph that something was done to."""
+"""White noise is what people feed a network to try it: a normalized input, and no photograph that was mistreated."""
 
 import pytest
 import torch
