@@ -78,7 +78,9 @@ def _biases(seen: Observation) -> list[Alarm]:
 
 
 def _start(seen: Observation) -> list[Alarm]:
-    wanted = math.log(10) if seen.setting.labels.dim() == 1 else math.log(2)
+    if seen.output is None:
+        return []
+    wanted = math.log(seen.output.shape[1] if seen.setting.labels.dim() == 1 else 2)
     if seen.losses and not abs(seen.losses[0] - wanted) < wanted:
         return [Alarm("FL501/FL502/FL503/FL505", "loss", title="unstable initial loss")]
     return []

@@ -41,7 +41,7 @@ def _rate(seen: Observation) -> list[Alarm]:
 
 def _head(seen: Observation) -> list[Alarm]:
     """Probabilities where a loss wants scores, or scores where it wants logarithms."""
-    tail = seen.setting.model.get_submodule("tail")
+    tail = getattr(seen.setting.model, "tail", None)
     alarms = []
     if isinstance(tail, nn.Softmax | nn.Sigmoid) and not isinstance(seen.setting.loss, nn.NLLLoss):
         alarms.append(Alarm("FL502/FL504", "tail", title="activation on the last layer"))

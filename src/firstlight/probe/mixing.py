@@ -66,7 +66,7 @@ def _followed(model: nn.Module, batch: Any, samples: int) -> _Pass:
     firsts: dict[str, _Firsts] = {}
 
     def see(node: Node, tensor: Tensor) -> None:
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() or not tensor.numel():
             return
         axes = [axis for axis, length in enumerate(tensor.shape) if length == samples]
         # Made contiguous, for one sample and two may lie in memory in different orders.
