@@ -38,7 +38,7 @@ def test_the_split_is_the_one_that_was_written_down() -> None:
     assert [half(f"torchvision:{name}") for name in ("resnet18", "resnet50")] == ["development", "report"]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ["mlp", "resnet"])  # harm.py trains them all, and takes its time
 def test_a_twin_learns(name: str) -> None:
     setting = healthy(name)
     losses = []

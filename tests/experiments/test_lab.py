@@ -2,8 +2,10 @@
 
 import contextlib
 import math
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -60,7 +62,9 @@ def address():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "firstlight", "lab", "--no-browser", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    # One thread: the tests beside this one have the other cores.
+    server = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **quiet)
     try:
         url = f"http://127.0.0.1:{port}"
         for _ in range(240):
@@ -69,9 +73,6 @@ def address():
             time.sleep(0.5)
         yield url
     finally:
-        import os
-        import signal
-
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
@@ -86,7 +87,7 @@ def test_in_a_browser(address):
         elsewhere = []
         page.on("request", lambda request: elsewhere.append(request.url) if address not in request.url else None)
         page.goto(address)
-        wait = 90_000
+        wait = 180_000
         page.wait_for_selector("text=Last layer", timeout=wait)
 
         def shows(settings):
