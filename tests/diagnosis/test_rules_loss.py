@@ -289,3 +289,12 @@ def test_weights_that_balance_the_classes_need_no_bias() -> None:
 def test_a_network_that_did_not_run_is_not_checked(rule: Rule) -> None:
     with pytest.raises(NotChecked):
         list(rule.examine(case(convnet(), IMAGES, INDICES + 50, CE)))
+
+
+@pytest.mark.parametrize(("loss", "labels"), [(CE, INDICES), (BCE, TAGS), (MSE, TAGS)])
+def test_a_turned_sign_is_named_and_a_combined_loss_is_left_alone(loss, labels):
+    negated = list(LossAtStart().examine(case(convnet(), IMAGES, labels, lambda o, t: -loss(o, t))))
+    assert negated[0].severity == "fail"
+    assert "sign was turned around" in negated[0].title
+    for kept in (loss, lambda o, t: loss(o, t) - 5.0, lambda o, t: loss(o, t) - 2 * o.softmax(1).amax()):
+        assert not [f for f in LossAtStart().examine(case(convnet(), IMAGES, labels, kept)) if "sign" in f.title]

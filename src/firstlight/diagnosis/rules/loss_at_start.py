@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from firstlight.diagnosis.case import Case
 from firstlight.diagnosis.finding import Finding, Repair, Severity
@@ -35,6 +36,8 @@ class LossAtStart(Rule):
     which has no lower bound. A mean squared error is E(z − t)², that of the best constant is the variance of the
     targets: reported from 10 times that, a fault from 100.
 
+    A loss that is the negative of what PyTorch's function gave is climbed instead of descended: a fault.
+
     **Usual causes.** A last layer drawn too large; features that grow with depth; targets that were not standardized;
     ``NLLLoss`` without ``log_softmax``.
 
@@ -46,10 +49,11 @@ class LossAtStart(Rule):
     explains = frozenset({"FL506", "FL601", "FL602"})
 
     def examine(self, case: Case) -> Iterator[Finding]:
-        """At most one finding for each call of a loss."""
+        """One finding for the sign, and at most one for each call of a loss."""
         found = calls(
             case, "cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss"
         )
+        yield from self._wrong_sign(case, found)
         for call in found:
             if call.input.shape[:1] != call.target.shape[:1] or not bool(torch.isfinite(call.input).all()):
                 continue
@@ -59,6 +63,22 @@ class LossAtStart(Rule):
                 yield self._not_log_probabilities(case, call)
             else:
                 yield from self._entropy(case, call)
+
+    def _wrong_sign(self, case: Case, found: tuple[LossCall, ...]) -> Iterator[Finding]:
+        """The loss is the negative of what PyTorch's function gave, and none of these functions is ever negative."""
+        loss = case.run.steps[0].loss
+        values = [getattr(functional, call.function)(call.input, call.target, **call.arguments) for call in found]
+        given = float(sum(value.double().sum() for value in values if value.numel() == 1))
+        if loss < 0 < given and abs(loss + given) <= 1e-3 * given:
+            names = " and ".join(sorted({call.function for call in found}))
+            yield self.finding(
+                "fail",
+                "loss",
+                f"the loss is {loss:.4g}: {names} gave {given:.4g}, and its sign was turned around",
+                evidence=f"{names} is never negative; steps against the gradient of its negative make it larger",
+                cause="a minus sign, from a formula to be maximized",
+                fix="return the loss as PyTorch gives it, without the minus sign",
+            )
 
     def _entropy(self, case: Case, call: LossCall) -> Iterator[Finding]:
         losses = each(call)
