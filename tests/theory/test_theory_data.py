@@ -1,6 +1,7 @@
 """Real data are correlated and uneven: what the theory is told of them, and what follows."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,3 +103,31 @@ def test_glorots_jacobian_singular_values(gain, low, high):
         chi = said[layer - 1].backward_second_moment / said[layer].backward_second_moment
         assert chi == pytest.approx(float(values.square().mean()), rel=0.05)
         assert low < float(values.mean()) < high
+
+
+def test_a_norm_after_a_global_average_divides_each_sample_by_what_its_sites_share():
+    rng = torch.Generator().manual_seed(0)
+    smooth = nn.functional.avg_pool2d(torch.randn(4, 64, 18, 18, generator=rng), 3, 1)
+    levels = torch.tensor([0.02, 0.1, 0.4, 1.0]).view(4, 1, 1, 1) * torch.randn(4, 64, 1, 1, generator=rng)
+    batch = smooth * 3 + levels
+
+    def build():
+        pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(512), nn.Linear(512, 512, bias=False)]
+        return normal(nn.Sequential(nn.Conv2d(64, 512, 1, bias=False), *pooled))
+
+    torch.manual_seed(0)
+    model = build()
+    graph, drawn, inputs = trace(model, batch), as_they_are(model), InputMoments.of(batch)
+    assert inputs.far == tuple(sorted(inputs.far))
+    seen = {}
+    for seed in range(4):
+        torch.manual_seed(seed)
+        nodes = probe(build(), batch, loss=lambda y: (y * torch.randn_like(y)).sum()).nodes
+        for node in nodes:
+            seen.setdefault(node.name, []).append(node.gradient_std**2)
+    measured_ratio = np.mean(seen["0:conv2d"]) / np.mean(seen["4:linear"])
+    alike = replace(inputs, far=float(np.mean(inputs.far)))
+    for told, right in ((inputs, True), (alike, False)):
+        said = propagate(graph, drawn, inputs=told)
+        ratio = said["0:conv2d"].backward_second_moment / said["4:linear"].backward_second_moment
+        assert (ratio == pytest.approx(measured_ratio, rel=0.2)) == right, (ratio, measured_ratio)

@@ -153,7 +153,9 @@ def test_the_command_takes_statistics_and_a_recipe(tmp_path):
     stats = fl.scan("demo:digits", workers=1)
     stats.save(tmp_path / "s.json")
     fl.Recipe.resnet(stats).save(tmp_path / "r.json")
-    (tmp_path / "net.py").write_text("from torch import nn\ndef net(): return nn.Conv2d(1, 4, 3)\n")
+    (tmp_path / "net.py").write_text(
+        "import torch\ndef net():\n    torch.manual_seed(0)\n    return torch.nn.Conv2d(1, 4, 3, bias=False)\n"
+    )
     base = [f"{tmp_path}/net.py:net", "--input", "1x8x8", "--json"]
     files = ["--statistics", str(tmp_path / "s.json")]
     raw, prepared = (

@@ -10,6 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import numpy as np
+
+from firstlight._typing import Floats
+
 Factor: TypeAlias = tuple[str, int]
 Axis: TypeAlias = tuple[Factor, ...]
 Axes: TypeAlias = tuple[Axis, ...]
@@ -78,3 +82,13 @@ def resized(axes: Axes, shape: Sequence[int]) -> Axes:
         axis if math.prod(n for _, n in axis) == n_new else ((main_kind(axis), n_new),)
         for axis, n_new in zip(axes, shape, strict=True)
     )
+
+
+def lag_weights(sizes: Sequence[int], lags: Sequence[int]) -> Floats:
+    """The share of all pairs of sites, each with itself too, that lie at each lag; `lags` are counted per dimension."""
+    weights = np.ones(())
+    for n, most in zip(sizes, lags, strict=True):
+        weights = np.multiply.outer(
+            weights, np.array([(1 if k == 0 else 2) * max(n - k, 0) / n**2 for k in range(most)])
+        )
+    return weights

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstlight.theory.axes import Axes, guess, main_kind
+from firstlight.theory.axes import Axes, guess, lag_weights, main_kind
 from firstlight.theory.mixture import even, fitting
 from firstlight.theory.signal import Near, Signal, fresh
 
@@ -21,7 +21,7 @@ class InputMoments:
     Attributes:
         mean: of all elements, or of each channel.
         second: mean square, likewise.
-        far: correlation of two distant sites of one sample.
+        far: correlation of two distant sites of one sample, on average or of each sample.
         other: correlation of two samples.
         across: correlation of two channels of one site.
         profile: mean square at each sample and site over that of all, [N, 1, *sites]; ``None`` when even.
@@ -31,7 +31,7 @@ class InputMoments:
 
     mean: float | tuple[float, ...] = 0.0
     second: float | tuple[float, ...] = 1.0
-    far: float = 0.0
+    far: float | tuple[float, ...] = 0.0
     other: float = 0.0
     across: float = 0.0
     near: Near | None = field(default=None, compare=False)
@@ -53,10 +53,17 @@ class InputMoments:
         variance = float(z.square().mean()) or 1.0
         far, near = _between_sites(z, variance)
         per_sample = z.flatten(2).mean(2) if x.dim() > 2 else z
+        fars = (
+            far
+            if near is None
+            else _of_samples(far, near, x.flatten(2).mean(2).square().mean(1) / variance, x.shape[2:])
+        )
         pairs = float((per_sample.sum(0) ** 2 - per_sample.square().sum(0)).mean()) / max(n * (n - 1), 1)
         apart = (float((z.sum(1) ** 2 - z.square().sum(1)).mean())) / max(channels * (channels - 1), 1)
         profile = even(x.square().mean(1, keepdim=True)) if near is not None else None
-        return cls(tuple(mean.tolist()), tuple(second.tolist()), far, pairs / variance, apart / variance, near, profile)
+        return cls(
+            tuple(mean.tolist()), tuple(second.tolist()), fars, pairs / variance, apart / variance, near, profile
+        )
 
     @property
     def average(self) -> float:
@@ -68,11 +75,17 @@ class InputMoments:
         axes = guess(shape, batch)
         mean, second = self._map(self.mean, axes), self._map(self.second, axes)
         square, variance = mean**2, (second - mean**2).clamp_min(0)
-        far, other, across = (square + c * variance for c in (self.far, self.other, self.across))
+        far = square + self._by_sample(axes) * variance
+        other, across = (square + c * variance for c in (self.other, self.across))
         sites = sum(main_kind(axis) == "s" for axis in axes)
         near = self.near if self.near is not None and self.near.ndim == sites else None
         signal = fresh(name, shape, axes, mean=mean, second=second, far=far, other=other)
         return replace(signal, near=near, profile=fitting(self.profile, shape), across=across if self.across else None)
+
+    def _by_sample(self, axes: Axes) -> Tensor:
+        flat = torch.tensor(self.far, dtype=torch.float64).reshape(-1)
+        sizes = [math.prod(n for _, n in axis) if main_kind(axis) == "b" else 1 for axis in axes]
+        return flat.view(sizes) if math.prod(sizes) == len(flat) else flat.mean().view([1] * len(axes))
 
     def _map(self, values: float | tuple[float, ...], axes: Axes) -> Tensor:
         flat = torch.tensor(values, dtype=torch.float64).reshape(-1)
@@ -85,6 +98,19 @@ class InputMoments:
 
 
 WHITE_NOISE = InputMoments()
+
+
+def _of_samples(far: float, near: Near, means: Tensor, sizes: tuple[int, ...]) -> float | tuple[float, ...]:
+    """`far` of each sample, from the squared `means` over its sites, of shape [N].
+
+    Such a square is the average of ``K = far + r (1 - far)`` over all pairs of sites. The part that is raised by
+    closeness is taken as the same in all samples, so they differ far away by what their squares differ by, means of the
+    data included.
+    """
+    if len(means) == 1:
+        return far
+    close = min(float((lag_weights(sizes, near.shape) * near).sum()), 0.9)
+    return tuple((far + (means - means.mean()) / (1 - close)).tolist())
 
 
 def _between_sites(z: Tensor, variance: float) -> tuple[float, Near | None]:

@@ -7,8 +7,9 @@ different places have different variances, so their product is a product of aver
 ``a_k(v)`` and correlation ``c``, ``E f f' = Σ_k E a_k(v) E a_k(v') c^k``, within a sample or between two.
 """
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ class Mixed:
     """Moments of ``f(z)`` for each place of the maps of `base`, averaged over its profile; arrays of shape [U].
 
     Attributes:
-        shape: of the maps.
+        shape: of the maps; `pair_shape` that of those between sites, which may differ between samples.
         mean, second, fourth, slope, stretch, chi, chi_fourth: as in `Moments`.
         far, other: E f f' between sites of one sample and between samples.
         echo: E (f f')² over E f².
@@ -60,6 +61,7 @@ class Mixed:
     """
 
     shape: tuple[int, ...]
+    pair_shape: tuple[int, ...]
     mean: Floats
     second: Floats
     fourth: Floats
@@ -76,11 +78,16 @@ class Mixed:
     near: Near | None
     profile: Tensor | None
 
+    def map(self, values: Floats) -> Tensor:
+        """One of these arrays as a map."""
+        shape = self.shape if values.size == math.prod(self.shape) else self.pair_shape
+        return torch.from_numpy(np.ascontiguousarray(values)).view(shape)
+
 
 def mixed(base: Signal, f: Elementwise) -> Mixed:
     """All that is needed of ``f(base)``, forward and backward."""
-    maps = torch.broadcast_tensors(*base.maps())
-    mean, second, far, other = (np.ascontiguousarray(m.numpy()).reshape(-1) for m in maps)
+    maps = torch.broadcast_tensors(base.mean, base.second, base.other)
+    mean, second, other = (np.ascontiguousarray(m.numpy()).reshape(-1) for m in maps)
     parts = bins(base.profile)
     places, levels = len(mean), len(parts.levels)
     variance = np.maximum(second[:, None] * parts.levels - (mean**2)[:, None], 0.0)
@@ -89,26 +96,31 @@ def mixed(base: Signal, f: Elementwise) -> Mixed:
     def average(values: Floats) -> Floats:
         return np.asarray(values.reshape(places, levels).mean(1))
 
-    deviation = _between(np.sqrt(variance)[..., None], parts.shares)
-    covariances = (far - mean**2, other - mean**2)
-    alike = [_ratio(c, d[:, 0]) for c, d in zip(covariances, deviation, strict=True)]
-    series = _between(found.coefficients.reshape(places, levels, -1), parts.shares)
-    slopes = _between(found.slope_coefficients.reshape(places, levels, -1), parts.shares)
+    pair_shape = tuple(torch.broadcast_shapes(maps[0].shape, base.far.shape))
+    pairs = _Pairs.of(maps[0].shape, pair_shape, parts.shares)
+    far = np.ascontiguousarray(base.far.expand(pair_shape).numpy()).reshape(-1)
+    deviation = _by_sample(np.sqrt(variance)[..., None], parts.shares)
+    near_alike = _ratio(far - mean[pairs.place] ** 2, pairs.within(deviation)[:, 0])
+    other_alike = _ratio(other - mean**2, _across(deviation)[:, 0])
+    values = _by_sample(found.coefficients.reshape(places, levels, -1), parts.shares)
+    slopes = pairs.within(_by_sample(found.slope_coefficients.reshape(places, levels, -1), parts.shares))
     whole, whole_chi = average(found.second), average(found.chi)
     same = np.asarray((found.coefficients.reshape(places, levels, -1) ** 2).mean(1))
     rest = np.maximum(whole - same.sum(1), 0.0)  # powers beyond the series
-    at_far, at_other = (sum_series(s, s.sum(1) + rest, c) for s, c in zip(series, alike, strict=True))
+    series, between = pairs.within(values), _across(values)
+    at_far = sum_series(series, series.sum(1) + rest[pairs.place], near_alike)
+    at_other = sum_series(between, between.sum(1) + rest, other_alike)
     chi_rest = np.maximum(whole_chi - (found.slope_coefficients**2).reshape(places, levels, -1).mean(1).sum(1), 0.0)
     across = None
     if base.across is not None:
         k = base.across.expand(maps[0].shape).numpy().reshape(-1)
         across = sum_series(same, whole, _ratio(k - mean**2, average(variance.reshape(-1))))
     return Mixed(
-        tuple(maps[0].shape), average(found.mean), whole, average(found.fourth), average(found.slope),
+        tuple(maps[0].shape), pair_shape, average(found.mean), whole, average(found.fourth), average(found.slope),
         average(found.stretch), whole_chi, average(found.chi_fourth),
         average(found.echo) / np.where(whole > 0, whole, 1.0), at_far, at_other, across,
-        sum_series(slopes[0], slopes[0].sum(1) + chi_rest, alike[0]), slopes[0][:, 1],
-        _near(base.near, same.mean(0), series[0].mean(0), float(rest.mean()), float(alike[0].mean())),
+        sum_series(slopes, slopes.sum(1) + chi_rest[pairs.place], near_alike), slopes[:, 1],
+        _near(base.near, same.mean(0), series.mean(0), float(rest.mean()), float(near_alike.mean())),
         _after(parts, found.second.reshape(places, levels).mean(0)),
     )  # fmt: skip
 
@@ -117,13 +129,37 @@ def _ratio(covariance: Floats, variance: Floats) -> Floats:
     return np.clip(covariance / np.where(variance > 0, variance, 1.0), -1.0, 1.0)
 
 
-def _between(values: Floats, shares: Floats) -> tuple[Floats, Floats]:
-    """Products of averages: of two sites of one sample, of two samples; from [U, K, T] to [U, T]."""
-    samples = np.einsum("ukt,nk->unt", values, shares)
-    within, n = (samples**2).mean(1), len(shares)
+def _by_sample(values: Floats, shares: Floats) -> Floats:
+    """Averages over each sample, from [U, K, T] to [U, N, T]."""
+    return np.asarray(np.einsum("ukt,nk->unt", values, shares))
+
+
+def _across(samples: Floats) -> Floats:
+    """Products of averages over two samples, from [U, N, T] to [U, T]."""
+    n = samples.shape[1]
     if n == 1:
-        return within, within
-    return within, ((samples.sum(1) ** 2) - (samples**2).sum(1)) / (n * (n - 1))
+        return np.asarray(samples[:, 0] ** 2)
+    return np.asarray(((samples.sum(1) ** 2) - (samples**2).sum(1)) / (n * (n - 1)))
+
+
+class _Pairs(NamedTuple):
+    """Of each element [V] of a map between sites: its place [V] in the other maps, and its sample if they differ."""
+
+    place: Any
+    sample: Any
+
+    @classmethod
+    def of(cls, shape: torch.Size, pair_shape: tuple[int, ...], shares: Floats) -> "_Pairs":
+        place = torch.arange(math.prod(shape)).view(shape).expand(pair_shape).reshape(-1).numpy()
+        if not pair_shape or pair_shape[0] != len(shares) or len(shares) == 1:
+            return cls(place, None)
+        return cls(place, np.repeat(np.arange(len(shares)), len(place) // len(shares)))
+
+    def within(self, samples: Floats) -> Floats:
+        """Products of averages over the same sample, from [U, N, T] to [V, T]."""
+        if self.sample is None:
+            return np.asarray((samples**2).mean(1)[self.place])
+        return np.asarray(samples[self.place, self.sample] ** 2)
 
 
 def _near(near: Near | None, same: Floats, apart: Floats, rest: float, alike: float) -> Near | None:

@@ -19,13 +19,12 @@ is ``1/E x²`` whatever ``d`` is: the weights take their own part of Jensen's fa
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from firstlight._typing import Floats
 from firstlight.graph import Node
-from firstlight.theory.axes import label, main_kind, size
+from firstlight.theory.axes import label, lag_weights, main_kind, size
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, with_maps
 from firstlight.theory.mixture import about_mean
 from firstlight.theory.signal import Gradient, Signal
@@ -57,6 +56,8 @@ class Group:
 
 def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *, centred: bool = True) -> Step:
     """Normalize `x` over `group`, then scale and shift by the node's own weight and bias."""
+    if group.samples > 1:  # how samples differ is in the profile, and one σ divides them all
+        x = replace(x, far=x.far.mean(0, keepdim=True))
     gamma, beta = _affine(ctx, node, "weight", 1.0), _affine(ctx, node, "bias", 0.0)
     cross = group.average(x.mean) ** 2 if centred else torch.zeros_like(x.mean)
     far = _with_near(x)
@@ -73,6 +74,7 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     ]
     levels = [level if shares else p for p, shares in zip(apart, (group.sites > 1, group.samples > 1), strict=True)]
     products = zip((x.second, x.far, x.other), (place, *apart), (level, *levels), strict=True)
+    shared = group.samples > 1 and group.sites > 1  # one σ for all places keeps their sizes apart
     pair_gain = gamma[1] * _pair_of_roots(variance, x, group)
     gains = (gain, pair_gain, pair_gain)
     maps = [
@@ -83,7 +85,6 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     maps = [maps[0].clamp_min(0), *maps[1:]]
     out = replace(with_maps(x, node, x.axes, [mean, *maps]), spread=0.0, taps=None)
     out = replace(out, terms=_terms(x, float((gamma[0] / root).mean())))
-    shared = group.samples > 1 and group.sites > 1  # one σ for all places keeps their sizes apart
     profile = about_mean(x.profile, float(x.second.mean()), float(level.mean())) if shared else None
     out = ctx.register(replace(out, terms={**out.terms, node.name: 1.0}, profile=profile))
     numbers = _independent(x, group, float(level.mean()))
@@ -132,11 +133,7 @@ def _lag_weights(x: Signal) -> Floats | None:
     sizes = [n for axis, n in zip(x.axes, x.shape, strict=True) if axis and axis[0][0] == "s"][-x.near.ndim :]
     if len(sizes) != x.near.ndim:
         return None
-    weights = np.ones(())
-    for n, lags in zip(sizes, x.near.shape, strict=True):
-        count = np.array([(1 if k == 0 else 2) * max(n - k, 0) / n**2 for k in range(lags)])
-        weights = np.multiply.outer(weights, count)
-    return weights
+    return lag_weights(sizes, x.near.shape)
 
 
 def _terms(x: Signal, factor: float) -> dict[str, float]:

@@ -9,7 +9,6 @@ is multiplied by the slope of the composition, which the product of the steps' o
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,10 +34,7 @@ _OF_SIZES = frozenset({"sqrt", "rsqrt", "reciprocal", "log", "log1p", "log2"})
 def of_function(node: Node, ctx: Context, base: Signal, f: Elementwise) -> Signal:
     """The signal ``f(base)``."""
     found = mixed(base, f)
-
-    def back(values: Floats) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).view(found.shape)
-
+    back = found.map
     terms = {**linear_terms(base.terms, float(found.slope.mean())), node.name: 1.0}
     excess = max(_excess(found.fourth, found.second), 0.0)
     signal = Signal(
@@ -63,13 +59,11 @@ def _excess(fourth: Floats, second: Floats) -> float:
 def through(base: Signal, f: Elementwise, g: Gradient, ctx: Context) -> Gradient:
     """The gradient by `base` of what arrives as `g` at ``f(base)``."""
     found = mixed(base, f)
-    chi, pair, tilt = (
-        torch.from_numpy(np.ascontiguousarray(v)).view(found.shape) for v in (found.chi, found.slope_far, found.tilt)
-    )
+    chi, pair, tilt = (found.map(v) for v in (found.chi, found.slope_far, found.tilt))
     noise = max(_excess(found.chi_fourth, found.chi), 0.0) * sharing(base, ctx.batch) / max(1, base.channels())
     second = g.second * chi
     if g.echo is not None:  # the part that goes with f² meets f'² where f is large
-        second = second + g.echo * (torch.from_numpy(np.ascontiguousarray(found.echo)).view(found.shape) - chi)
+        second = second + g.echo * (found.map(found.echo) - chi)
     return Gradient(second, g.far * pair, g.spread + noise, g.far * tilt)
 
 
@@ -114,8 +108,7 @@ def shown(signal: Signal, slope: Elementwise | None, g: Gradient) -> list[Flow]:
             continue
         by_argument = own if slope is None else times(slope, own)
         found = mixed(base, by_argument)
-        factor = torch.from_numpy(np.ascontiguousarray(found.second)).view(found.shape)
-        flows += [(argument.name, g.scaled(factor), False), *shown(argument, by_argument, g)]
+        flows += [(argument.name, g.scaled(found.map(found.second)), False), *shown(argument, by_argument, g)]
     return flows
 
 

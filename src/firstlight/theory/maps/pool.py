@@ -171,6 +171,9 @@ def over(
     r = closeness(x, parts) if len(parts) > 1 else 0.0
     pair = x.far + r * (x.second - x.far)
     within = x.second / max(sites, 1) + (1 - 1 / max(sites, 1)) * pair
+    known = x.far.shape[0] > 1  # of each sample, whose sites cancel no further than if they were independent
+    if known:
+        within = torch.maximum(within, x.second / max(sites, 1))
     batch = within / max(samples, 1) + (1 - 1 / max(samples, 1)) * x.other
     apart = (1 - 1 / max(channels, 1)) * x.mean**2
     maps = [
@@ -187,7 +190,7 @@ def over(
     if dropped:
         maps = [m.squeeze(dims) for m in maps]
         axes = tuple(axis for d, axis in enumerate(axes) if d not in dims)
-    profile = None if x.profile is None else even(_blocks(x.profile.sqrt(), dims, kept) ** 2)
+    profile = None if x.profile is None or (known and sites > 1) else even(_blocks(x.profile.sqrt(), dims, kept) ** 2)
     if profile is not None and dropped:
         profile = profile.squeeze(dims)
     out = replace(with_maps(x, node, axes, maps), near=None, profile=fitting(profile, shape))
