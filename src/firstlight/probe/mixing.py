@@ -41,10 +41,11 @@ def find_mixing(model: nn.Module, batch: Any) -> Mixing | str:
         return f"with two samples, or one, in eval mode: {reason(error)}"
     first, other = company.firsts, alone.firsts
     pairs = [(name, *pair) for name, both in first.items() if (pair := _paired(both, other.get(name, {})))]
-    outputs = frozenset(company.outputs)
-    if outputs.isdisjoint(name for name, *_ in pairs):
-        return "no output has an axis of samples"
-    return _compared(pairs, outputs, _rounding(model))
+    if not pairs:
+        return "no operation has an axis of samples"
+    # A model that returns its loss has none among its outputs: the last operation with one stands for them.
+    outputs = frozenset(company.outputs) & {name for name, *_ in pairs} or {pairs[-1][0]}
+    return _compared(pairs, frozenset(outputs), _rounding(model))
 
 
 class _DrawsNumbers(Exception):

@@ -303,8 +303,8 @@ def _prediction(model: nn.Module, inputs: Any, run: Run) -> tuple[Prediction | N
         return None, "the input is not finite"
     try:
         return predict(model, inputs, images=images, graph=run.graph), ""
-    except FirstlightError as error:
-        return None, error.cause
+    except Exception as error:  # the rules can do without it, and say so
+        return None, getattr(error, "cause", f"the theory failed: {type(error).__name__}: {error}")
 
 
 def _classes(run: Run | None) -> int | None:
