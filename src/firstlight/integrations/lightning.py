@@ -1,15 +1,13 @@
 """A Lightning callback that checks the module on its first batch, before the first step."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from firstlight._extras import require
-from firstlight.diagnosis import Severity
 from firstlight.graph import untouched
-from firstlight.integrations.report import OnFinding, act, first_batch
-from firstlight.workflows.checking import Check, check
+from firstlight.integrations.report import OnStart, first_batch
+from firstlight.workflows.checking import check
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback as _Callback
@@ -17,32 +15,12 @@ else:
     _Callback = require("lightning.pytorch", extra="lightning").Callback
 
 
-class FirstlightCheck(_Callback):
+class FirstlightCheck(OnStart, _Callback):
     """Check a ``LightningModule`` when training starts, with its own ``training_step`` and its own optimizer.
 
     The check makes three steps on a copy of the state, puts everything back, and training begins as if it had not
     been there: weights, buffers, random numbers, the order of the data, and what was logged.
-
-    Attributes:
-        found: the check, once it was made.
     """
-
-    def __init__(
-        self,
-        fail_on: Severity = "fail",
-        on_finding: OnFinding = "raise",
-        output: str | os.PathLike[str] | None = None,
-        **options: Any,
-    ) -> None:
-        """
-        Args:
-            fail_on: from which severity on `on_finding` acts.
-            on_finding: "raise" (`FirstlightError`, slug ``check-failed``), "warn", or a callable of the check.
-            output: where to write the report, see `Check.save`.
-            options: those of `firstlight.check`, such as ``mean=``, ``std=``, ``class_counts=``.
-        """
-        self.fail_on, self.on_finding, self.output, self.options = fail_on, on_finding, output, options
-        self.found: Check | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Check; only the first process does, on its own part of the data."""
@@ -52,8 +30,8 @@ class FirstlightCheck(_Callback):
         optimizer = trainer.optimizers[0] if len(trainer.optimizers) == 1 else None
         with _as_step(pl_module):
             labels = batch[1] if isinstance(batch, list | tuple) and len(batch) == 2 else None
-            self.found = check(pl_module, {"batch": batch}, labels=labels, optimizer=optimizer, **self.options)
-        act(self.found, self.fail_on, self.on_finding, self.output)
+            found = check(pl_module, {"batch": batch}, labels=labels, optimizer=optimizer, **self.options)
+        self.act(found)
 
 
 @contextmanager

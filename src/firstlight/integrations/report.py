@@ -1,4 +1,4 @@
-"""What the callbacks share: the first batch without a trace, and what to do with what was found."""
+"""What the callbacks share: the first batch without a trace, and what to do with what is found."""
 
 import os
 import warnings
@@ -27,22 +27,47 @@ def first_batch(loader: Iterable[Any]) -> Any:
     )
 
 
-def act(found: Check, severity: Severity, on_finding: OnFinding, output: str | os.PathLike[str] | None) -> None:
-    """Write the report, then raise, warn or call, when something of `severity` or worse was found.
+class OnStart:
+    """A check when training starts, and what to do with what it finds.
 
-    Raises:
-        FirstlightError: slug ``check-failed``.
+    Attributes:
+        found: the check, once it was made.
     """
-    if output is not None:
-        found.save(output)
-    if not found.at_least(severity):
-        return
-    if callable(on_finding):
-        on_finding(found)
-    elif on_finding == "warn":
-        warnings.warn(str(found), stacklevel=3)
-    else:
-        where = "" if output is None else f"; the report is in {os.fspath(output)}"
-        raise FirstlightError(
-            str(found), f'mend it, or pass on_finding="warn"{where}', slug="check-failed", call="firstlight check"
-        )
+
+    def __init__(
+        self,
+        fail_on: Severity = "fail",
+        on_finding: OnFinding = "raise",
+        output: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        """
+        Args:
+            fail_on: from which severity on `on_finding` acts.
+            on_finding: "raise" (`FirstlightError`, slug ``check-failed``), "warn", or a callable of the check.
+            output: where to write the report, see `Check.save`.
+            options: those of `firstlight.check`, such as ``mean=``, ``std=``, ``class_counts=``.
+        """
+        self.fail_on, self.on_finding, self.output, self.options = fail_on, on_finding, output, options
+        self.found: Check | None = None
+
+    def act(self, found: Check) -> None:
+        """Write the report, then raise, warn or call, when something of `fail_on` or worse was found.
+
+        Raises:
+            FirstlightError: slug ``check-failed``.
+        """
+        self.found = found
+        if self.output is not None:
+            found.save(self.output)
+        if not found.at_least(self.fail_on):
+            return
+        if callable(self.on_finding):
+            self.on_finding(found)
+        elif self.on_finding == "warn":
+            warnings.warn(str(found), stacklevel=3)
+        else:
+            where = "" if self.output is None else f"; the report is in {os.fspath(self.output)}"
+            raise FirstlightError(
+                str(found), f'mend it, or pass on_finding="warn"{where}', slug="check-failed", call="firstlight check"
+            )
