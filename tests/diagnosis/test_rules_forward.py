@@ -8,6 +8,7 @@ from cases import case, codes, only
 from networks import INSIDE, batch, build, mlp
 from torch import Tensor, nn
 
+import firstlight as fl
 from firstlight.diagnosis import NotChecked
 from firstlight.diagnosis.rules.dead_units import DeadUnits, _by_chance
 from firstlight.diagnosis.rules.exploding_signal import ExplodingSignal
@@ -203,3 +204,26 @@ def test_a_loss_that_breaks_by_itself() -> None:
     images, labels = batch()
     found = case(build("mlp"), images, labels, lambda output, labels: (output.sum() * 0).log())
     assert codes(NonfiniteSignal(), found) == [("fail", "loss")]
+
+
+class Scaled(nn.Module):
+    """A learned scale of 1e-5 without a shortcut, and a normalization that restores what it takes."""
+
+    def __init__(self, restored: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.scale = nn.Parameter(torch.full((16,), 1e-5))
+        self.norm = nn.BatchNorm2d(16, eps=1e-12) if restored else nn.Identity()
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scaled = self.second(self.first(images).relu()) * self.scale.view(1, -1, 1, 1)
+        return self.head(self.norm(scaled).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_a_learned_scale_counts_only_where_nothing_restores_it(restored):
+    torch.manual_seed(0)
+    images, labels = torch.randn(16, 3, 16, 16), torch.arange(16) % 10
+    found = fl.check(Scaled(restored), (images, labels), nn.functional.cross_entropy, histograms=False)
+    assert any(f.code == "FL301" for f in found.at_least("warn")) is not restored

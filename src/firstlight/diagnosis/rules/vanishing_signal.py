@@ -19,7 +19,7 @@ class VanishingSignal(Rule):
 
     **Measured:** the largest second moment of what crosses the network in front of its last layer, over that of the
     input (or over one, if that is less). A small residual branch does not count, for the stream passes it by; nor does
-    what a normalization restores.
+    what a normalization restores behind a learned scale.
 
     **Expected:** a value near one, whatever the depth; pooling takes one or two decades. Below 10⁻⁴ is a warning. Plain
     ReLU networks that lose 2·10⁻⁷ still train and those that lose 10⁻⁹ do not (He et al., 2015, Fig. 3), so below 10⁻⁸
@@ -50,6 +50,8 @@ class VanishingSignal(Rule):
         node, factor = next(
             ((name, f) for name, f in reversed(way) if f <= math.sqrt(worst)), (signal.cuts[0].node, kept)
         )
+        if kept >= _WARN and _is_learned_scale(case, node):
+            return  # a normalization restores what the scale takes for now, and training will move the scale
         spread = kept > 0 and math.log(max(factor, 1e-300)) > 0.5 * math.log(min(kept, 0.5))
         names = tuple(summing(case))
         predicted = case.predicted(signal.cuts[-1].largest)
@@ -69,3 +71,9 @@ class VanishingSignal(Rule):
             repair=Repair("initialize", {"parameters": names, "scheme": "auto"}) if spread else None,
             **at_node(case.graph, node),
         )
+
+
+def _is_learned_scale(case: Case, node: str) -> bool:
+    """Whether an operation multiplies the signal by a parameter."""
+    found = case.graph[node]
+    return found.function == "mul" and any(name not in case.graph.signal for name in found.inputs)
