@@ -43,7 +43,7 @@ def number():
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    path = tmp_path / "networks.py"
+    path = tmp_path / "networks_in_a_package.py"
     path.write_text(CODE)
     return path
 
@@ -56,7 +56,7 @@ def test_a_callable_in_a_file(file: Path, attribute: str, monkeypatch: pytest.Mo
     assert isinstance(model, nn.Linear)
     assert sys.path == path
     assert not sys.dont_write_bytecode
-    assert [entry.name for entry in file.parent.iterdir()] == ["networks.py"]
+    assert [entry.name for entry in file.parent.iterdir()] == ["networks_in_a_package.py"]
 
 
 def test_a_callable_in_a_package(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,9 +64,9 @@ def test_a_callable_in_a_package(file: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(file.parent)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     path = list(sys.path)
-    assert isinstance(open_model("networks:net"), nn.Linear)
+    assert isinstance(open_model("networks_in_a_package:net"), nn.Linear)
     assert sys.path == path
-    monkeypatch.delitem(sys.modules, "networks")
+    monkeypatch.delitem(sys.modules, "networks_in_a_package")
 
 
 def test_the_file_is_read_again_each_time(file: Path) -> None:

@@ -192,7 +192,7 @@ def slow_source(tmp_path):
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "000.png")
-    for k in range(1, 300):
+    for k in range(1, 900):  # long enough to be interrupted on a busy machine
         os.link(folder / "000.png", folder / f"{k:03d}.png")
     return folder
 
@@ -207,7 +207,7 @@ def test_an_interrupt_says_what_was_kept_and_the_same_command_goes_on_from_it(co
     other = run(*arguments, "--resize", "33")
     assert other.returncode == 2
     assert "--restart" in other.stderr
-    # 300 links to one image: nothing to a scan, a finding to a check.
+    # 900 links to one image: nothing to a scan, a finding to a check.
     assert run(*arguments).returncode == (1 if command == "prepare" else 0)
     assert not Path(f"{output}.partial").exists()
 
