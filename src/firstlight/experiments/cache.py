@@ -1,16 +1,13 @@
-"""Finished chapters, kept as JSON under a key of everything that decides their numbers."""
+"""The key under which a finished chapter is kept: everything that decides its numbers."""
 
 import hashlib
 import json
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Any
 
 import torch
-
-from firstlight._files import write_atomically
 
 _DRAWING = ("report", "cli")  # how a page looks does not change what was measured
 
@@ -19,21 +16,6 @@ def key_of(*parts: Any) -> str:
     """A short name for settings, images and the code that would run."""
     text = json.dumps([*map(str, parts), _code(), torch.__version__])
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-
-
-def load(path: Path) -> Any:
-    """The kept value; None when there is none that can be read."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def keep(path: Path, value: Any) -> Any:
-    """Write the value, and return it as it will be read: a run and its repetition see the same numbers."""
-    text = json.dumps(value)
-    write_atomically(path, text)
-    return json.loads(text)
 
 
 @cache

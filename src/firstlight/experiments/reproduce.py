@@ -27,6 +27,7 @@ from firstlight.experiments.chapter import Chapter
 from firstlight.experiments.images import Album, open_album
 from firstlight.report import to_html
 from firstlight.report.lecture_page import ChapterPage, lecture_document
+from firstlight.workflows.kept import keep, load
 
 FORMAT = "firstlight.lecture/1"
 CHAPTERS: tuple[Chapter[Any], ...] = (
@@ -166,12 +167,12 @@ def _finished(chapter: Chapter[Any], album: Album, quick: bool, seed: int, folde
     """Numbers and time of a chapter, from an earlier run where there was one."""
     settings = chapter.settings(quick)
     path = folder / f"chapter{chapter.number}-{cache.key_of(settings, album.stamp, seed)}.json"
-    kept = cache.load(path)
+    kept = load(path)
     if kept is not None:
         return kept
     start = time.perf_counter()
     numbers = chapter.run(settings, album, seed)
-    return cache.keep(path, {"numbers": numbers, "seconds": time.perf_counter() - start})
+    return keep(path, {"numbers": numbers, "seconds": time.perf_counter() - start})
 
 
 def _page(chapter: Chapter[Any], album: Album, quick: bool, kept: Any) -> ChapterPage:

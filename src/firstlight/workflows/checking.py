@@ -1,6 +1,5 @@
 """A network, a batch and a loss → three steps on a copy → what is wrong, why, and what mends it."""
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from firstlight import __version__
-from firstlight._files import write_atomically
+from firstlight._files import to_json, write_atomically
 from firstlight.diagnosis import Case, Diagnosis, Finding, Severity, all_rules, diagnose
 from firstlight.errors import FirstlightError
 from firstlight.probe import Measurements, Run, run_steps
@@ -149,7 +148,7 @@ class Check:
         """
         writers: dict[str, Callable[[], str]] = {
             ".html": lambda: to_html(self.document),
-            ".json": lambda: json.dumps(self.to_dict(), indent=1, allow_nan=False),
+            ".json": lambda: to_json(self.to_dict()),
             ".xml": lambda: junit(self.subject, self.diagnosis, fail_on),
             ".sarif": lambda: sarif(self.diagnosis),
         }
