@@ -1,11 +1,11 @@
-# make run | make test | make check | make bench. Needs only python3 (3.11 or newer), pip and make.
+# make run | make test | make check | make bench | make pictures. Needs only python3 (3.11 or newer), pip and make.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 OUT    ?= firstlight-demo
 
-.PHONY: setup run test check format bench clean
+.PHONY: setup run test check format bench pictures clean
 
 setup: $(READY)
 
@@ -33,6 +33,9 @@ format: setup
 
 bench: setup
 	@set -e; for b in benchmarks/[a-z]*.py; do echo "== $$b"; $(BIN)/python $$b; done
+
+pictures: setup
+	$(BIN)/python docs/pictures.py
 
 clean:
 	rm -rf $(VENV) $(OUT) .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -80,7 +80,7 @@ def check_document(
     run = case.measured
     if run is not None:
         sections += [
-            Section("The signal along depth", tuple(_depth(case, run))),
+            Section("The signal along depth", tuple(depth_plots(case, run))),
             Section("Three steps on this batch", (_steps(run),)),
             Section("Every layer", tuple(_layers(case, run))),
         ]
@@ -138,7 +138,8 @@ def _batch(views: CheckViews) -> list[Block]:
     return blocks
 
 
-def _depth(case: "Case", run: "Run") -> list[Block]:
+def depth_plots(case: "Case", run: "Run") -> tuple[Plot, Plot]:
+    """Activations and gradients along depth: predicted from the weights, and measured on the batch."""
     nodes = _along(run)
     x = tuple(float(k) for k in range(1, len(nodes) + 1))
     expected = [case.predicted(node.name) for node in nodes]
@@ -174,7 +175,7 @@ def _depth(case: "Case", run: "Run") -> list[Block]:
         "The loss's gradient by each result. The prediction has the shape along depth; its height is set at the last "
         "operation shown.", log=True,
     )  # fmt: skip
-    return [forward, backward]
+    return forward, backward
 
 
 def _along(run: "Run") -> list["NodeMeasurement"]:

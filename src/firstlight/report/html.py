@@ -1,6 +1,7 @@
 """A `Document` as one self-contained page: no network, no JavaScript, everything that came from outside escaped."""
 
 import base64
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -27,6 +28,18 @@ def to_notebook(document: Document) -> str:
 def chart_html(chart: Plot | Ridges) -> str:
     """One chart for a page that is not ours; `scoped_style` must stand on it once."""
     return f'<div class="firstlight">{plots.plot(chart) if isinstance(chart, Plot) else ridges.ridges(chart)}</div>'
+
+
+def chart_svg(chart: Plot) -> str:
+    """One chart as a picture of its own, with a margin, for light and dark ground."""
+    drawn = re.search(r'<svg viewBox="0 0 (\d+) (\d+)" (.*?)>(.*)</svg>', plots.plot(chart), re.DOTALL)
+    assert drawn is not None
+    width, height, attributes, content = int(drawn[1]) + 32, int(drawn[2]) + 28, drawn[3], drawn[4]
+    ground = f'<rect x="-16" y="-14" width="{width}" height="{height}" rx="10" fill="var(--card)"/>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-16 -14 {width} {height}" class="plotted" {attributes}>'
+        f"<style>{_style()}</style>{ground}{content}</svg>\n"
+    )
 
 
 def scoped_style() -> str:
