@@ -173,7 +173,7 @@ def run_zoo(options: argparse.Namespace, log: Log) -> None:
                 if row.said or row.error:
                     said = "".join(f"\n    {line}" for line in [*row.said, row.error] if line)
                     print(f"{row.name} ({row.seconds:.0f} s){said}", flush=True)
-    print(f"\n{healthy_table(rows, 'healthy zoo')}")
+    print(f"\n{healthy_table(rows, 'healthy zoo', zoo.is_true)}")
     print(by_alarm([row for row in rows if row.tool == "firstlight"]))
 
 

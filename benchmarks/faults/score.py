@@ -1,7 +1,7 @@
 """What a tool said about a setting, and whether it is right."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -128,19 +128,36 @@ def faults_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def healthy_table(rows: Sequence[Row], what: str) -> str:
-    """False alarms, one line per tool."""
-    lines = [f"{what:22s}     n  with a failure  with an alarm  alarms each  errors"]
+def healthy_table(rows: Sequence[Row], what: str, true: Callable[[str, str], bool] = lambda name, said: False) -> str:
+    """Alarms on what should be healthy, one line per tool.
+
+    Args:
+        rows: of healthy twins or of a zoo.
+        what: they are.
+        true: whether an alarm on a network of this name is right: nothing is left out because of it, but networks with
+            no other alarm are counted in the columns "of them true".
+    """
+    lines = [f"{what:22s}     n  with a failure  of them true  with an alarm  of them true  alarms each  errors"]
     for tool in dict.fromkeys(row.tool for row in rows):
         own = [row for row in rows if row.tool == tool]
         ran = [row for row in own if not row.error]
         if not ran:
             lines.append(f"{tool:22s} {0:5d}  (all {len(own)} raised)")
             continue
-        lines.append(
-            f"{tool:22s} {len(ran):5d}  {share(r.fails > 0 for r in ran):14.1%}  {share(r.detected for r in ran):13.1%}"
-            f"  {sum(r.alarms for r in ran) / len(ran):11.2f}  {len(own) - len(ran):6d}"
+        alarmed = [[(row, said) for said in row.said if said.split()[0] in ALARMS] for row in ran]
+        failed = [[(row, said) for row, said in alarms if said.startswith("fail")] for alarms in alarmed]
+        columns = [
+            (
+                share(bool(found) for found in kind),
+                sum(all(true(r.name, s) for r, s in found) for found in kind if found),
+            )
+            for kind in (failed, alarmed)
+        ]
+        counted = "  ".join(
+            f"{part:{width}.1%}  {right:12d}" for (part, right), width in zip(columns, (14, 13), strict=True)
         )
+        each = sum(row.alarms for row in ran) / len(ran)
+        lines.append(f"{tool:22s} {len(ran):5d}  {counted}  {each:11.2f}  {len(own) - len(ran):6d}")
     return "\n".join(lines)
 
 

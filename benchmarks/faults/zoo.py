@@ -23,6 +23,11 @@ TORCHVISION = (
     "resnet18", "resnet50", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11",
     "vgg11_bn", "vit_b_16", "wide_resnet50_2",
 )  # fmt: skip
+# Alarms that are true, by model and code, with what is wrong with the model as its code draws it.
+TRUE = {
+    ("timm:csatv2", "FL307"): "its spatial attention reads one channel and normalizes it by LayerNorm(1): one value "
+    "less itself is zero, so that a bias is all that is left, whatever the image",
+}
 # What torchvision's own code cannot run at another size.
 _FIXED = {"inception_v3": 299, "maxvit_t": 224, "vit_b_16": 224}
 
@@ -52,6 +57,11 @@ def _built(name: str, size: int) -> tuple[nn.Module, int]:
     import torchvision
 
     return torchvision.models.get_model_builder(model)(weights=None), _FIXED.get(model, max(size, 64))
+
+
+def is_true(name: str, said: str) -> bool:
+    """Whether a finding ("fail FL307 place: …") about a model names something that is wrong with it."""
+    return (name.partition(",")[0], said.split()[1]) in TRUE
 
 
 def healthy(name: str, size: int, batch: int, seed: int) -> Setting:

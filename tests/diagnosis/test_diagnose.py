@@ -28,22 +28,25 @@ findings = st.lists(
 explains = st.dictionaries(st.sampled_from(CODES), st.frozensets(st.sampled_from(CODES), max_size=4))
 
 
-@given(findings, explains)
+exact = st.frozensets(st.sampled_from(CODES))
+
+
+@given(findings, explains, exact)
 @settings(max_examples=300, deadline=None)
 def test_every_finding_is_a_culprit_or_a_victim_exactly_once(
-    found: list[Finding], known: dict[str, frozenset[str]]
+    found: list[Finding], known: dict[str, frozenset[str]], sure: frozenset[str]
 ) -> None:
-    kept = folded(found, known)
+    kept = folded(found, known, sure)
     lines = [f"{f.code} {f.where}: {f.title}" for f in kept] + [line for f in kept for line in f.victims]
     assert sorted(lines) == sorted(f"{f.code} {f.where}: {f.title}" for f in found)
 
 
-@given(findings, explains)
+@given(findings, explains, exact)
 @settings(max_examples=300, deadline=None)
 def test_a_note_never_hides_a_fault_and_the_worst_comes_first(
-    found: list[Finding], known: dict[str, frozenset[str]]
+    found: list[Finding], known: dict[str, frozenset[str]], sure: frozenset[str]
 ) -> None:
-    kept = folded(found, known)
+    kept = folded(found, known, sure)
     ranks = [SEVERITIES.index(f.severity) for f in kept]
     assert ranks == sorted(ranks)
     worst = {code: min((SEVERITIES.index(f.severity) for f in found if f.code == code), default=9) for code in CODES}
@@ -52,6 +55,16 @@ def test_a_note_never_hides_a_fault_and_the_worst_comes_first(
             hidden = [f for f in found if line == f"{f.code} {f.where}: {f.title}"]
             assert max(SEVERITIES.index(f.severity) for f in hidden) >= SEVERITIES.index(culprit.severity)
     assert (not found) or ranks[0] == min(worst.values())
+
+
+def test_an_exact_warning_takes_in_what_is_worse_and_a_guess_does_not() -> None:
+    cause, effect = finding(CODES[0], "warn", "a"), finding(CODES[1], "fail", "b")
+    known = {CODES[0]: frozenset({CODES[1]})}
+    assert [(f.code, f.severity) for f in folded([cause, effect], known)] == [(CODES[1], "fail"), (CODES[0], "warn")]
+    (culprit,) = folded([cause, effect], known, {CODES[0]})
+    assert (culprit.code, culprit.severity, len(culprit.victims)) == (CODES[0], "fail", 1)
+    note = finding(CODES[0], "note", "a")
+    assert len(folded([note, effect], known, {CODES[0]})) == 2
 
 
 def test_chains_and_circles() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from cases import case, codes, only
 from networks import NETWORKS, batch, build, mlp
-from test_rules_forward import insert
+from test_rules_forward import Apply, insert
 from torch import Tensor, nn
 
 from firstlight.diagnosis import NotChecked
@@ -47,6 +47,22 @@ def test_features_under_no_grad() -> None:
     finding = only(NoGradient(), case(Half(), *batch()))
     assert finding.where.startswith("features")
     assert "no_grad" in finding.fix
+
+
+@pytest.mark.parametrize("first", [nn.Flatten(), Apply(lambda x: x.permute(0, 2, 3, 1).flatten(1))])
+def test_no_grad_is_blamed_on_what_it_covers_and_not_on_the_next_module(first: nn.Module) -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(10))
+            self.rest = nn.Sequential(first, nn.Linear(36, 10))
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                x = self.features(x)
+            return self.rest(x)
+
+    assert only(NoGradient(), case(Half(), *batch())).where == "features.2"
 
 
 def test_a_round_trip_through_numpy() -> None:

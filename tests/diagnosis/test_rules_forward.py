@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from cases import case, codes, only
-from networks import INSIDE, batch, build, mlp
+from networks import INSIDE, Layer, Vit, batch, build, mlp
 from torch import Tensor, nn
 
 import firstlight as fl
@@ -83,6 +83,22 @@ def test_units_that_a_bias_keeps_silent(name: str) -> None:
     assert codes(DeadUnits(), case(model, *batch()))[0] == ("fail", INSIDE[name])
 
 
+@torch.no_grad()
+def test_a_bias_is_seen_where_samples_are_alike_too() -> None:
+    """Nearly equal samples leave half of the units silent by chance; those that a bias holds down are counted alone."""
+    torch.manual_seed(0)
+    model = mlp(8)
+    x, labels = batch()
+    alike = x[:1] + 0.1 * x
+    assert codes(DeadUnits(), case(model, alike, labels)) == []
+    model[9].bias[:16] = -30  # a quarter of the fifth layer
+    finding = only(DeadUnits(), case(model, alike, labels))
+    assert (finding.severity, finding.where) == ("warn", "9")
+    assert "9.bias" in finding.evidence
+    model[9].bias[:16] = -0.01
+    assert codes(DeadUnits(), case(model, alike, labels)) == []
+
+
 def test_silence_by_chance_is_the_orthant_probability() -> None:
     assert _by_chance(3, 0.0) == pytest.approx(1 / 8, rel=1e-6)
     assert _by_chance(2, 0.5) == pytest.approx(1 / 3, rel=1e-4)  # 1/4 + arcsin(ρ) / 2π
@@ -112,6 +128,38 @@ def test_a_layer_of_rank_one(name: str) -> None:
     rows = weight.flatten(1)
     weight.copy_((torch.randn(len(rows), 1) @ torch.randn(1, rows.shape[1]) * rows.std()).view_as(weight))
     assert codes(RankCollapse(), case(model, *batch())) == [("warn", INSIDE[name])]
+
+
+def test_attention_without_shortcuts_leaves_one_place() -> None:
+    """Dong et al. (2021): without shortcuts the tokens of one image become equal within a few layers."""
+
+    class Bare(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.norm1(x)
+            y = self.norm2(self.attn(y, y, y, need_weights=False)[0])
+            return self.fc2(nn.functional.gelu(self.fc1(y)))
+
+    torch.manual_seed(0)
+    model = Vit(depth=6)
+    assert codes(RankCollapse(), case(model, *batch())) == []
+    model.layers = nn.Sequential(*(Bare(32) for _ in range(6)))
+    for weight in (p for p in model.layers.parameters() if p.dim() == 2):
+        nn.init.trunc_normal_(weight, std=0.02)
+    finding = next(iter(RankCollapse().examine(case(model, *batch()))))
+    assert "positions" in finding.title
+    assert finding.where.startswith("layers.")
+    # The same for every place on one branch only is what squeeze-and-excitation does.
+    model.layers = nn.Sequential(*(Mean(32) for _ in range(6)))
+    assert codes(RankCollapse(), case(model, *batch())) == []
+
+
+class Mean(Layer):
+    """Every token gets the mean of all, beside its shortcut."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(x)
+        x = x + self.fc2(self.fc1(y.mean(1, keepdim=True).expand_as(y)))
+        return x + self.fc2(nn.functional.gelu(self.fc1(self.norm2(x))))
 
 
 @torch.no_grad()
@@ -161,6 +209,14 @@ def test_a_normalization_over_one_value(norm: nn.Module, place: str, severity: s
 
     found = codes(SingleValueNormalization(), case(Net(), *batch()))
     assert found == ([] if severity is None else [(severity, "norm")])
+
+
+def test_many_normalizations_over_one_value_are_one_finding() -> None:
+    norms = [nn.GroupNorm(8, 8) for _ in range(3)]
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), *norms, nn.Flatten(), nn.Linear(8, 10))
+    finding = only(SingleValueNormalization(), case(model, *batch()))
+    assert (finding.where, len(finding.victims)) == ("2", 2)
+    assert "2 more" in finding.title
 
 
 def test_batch_norm_over_one_value_does_not_run_and_is_named() -> None:

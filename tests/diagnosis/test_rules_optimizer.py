@@ -1,5 +1,7 @@
 """Rules about the optimizer's step."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from cases import case, codes, only
@@ -59,3 +61,37 @@ def test_without_an_optimizer_it_is_not_checked() -> None:
     for rule in (UpdateRatio(), LossRises()):
         with pytest.raises(NotChecked, match="no optimizer"):
             codes(rule, case(build("mlp"), *batch()))
+
+
+@pytest.mark.parametrize(
+    ("losses", "severity"),
+    [
+        ((2.3, 2.2, 2.1, 2.0), None),
+        ((2.3, 2.2, 2.1, 2.31), "warn"),
+        ((2.3, 1.9, 6.0, 40.0), "fail"),  # twice the start, and nothing was learned on the way
+        ((2.3, 0.4, 0.0, 30.0), "warn"),  # momentum, out of the minimum of a batch that had been learned
+        ((2.3, 0.4, 0.0, float("nan")), "fail"),
+        ((-2.3, -4.0, -8.0, -1.0), "warn"),
+    ],
+)
+def test_a_rise_after_the_batch_was_learned_is_no_failure(losses: tuple[float, ...], severity: str | None) -> None:
+    model = build("plain")
+    found = case(model, *batch(), optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
+    steps = tuple(replace(step, loss=loss) for step, loss in zip(found.run.steps, losses, strict=False))
+    told = replace(found, measured=replace(found.run, steps=steps, final_loss=losses[-1]))
+    assert codes(LossRises(), told) == ([] if severity is None else [(severity, "optimizer")])
+
+
+def test_a_tenth_of_each_weight_is_too_much_where_nothing_was_learned() -> None:
+    model = build("plain")
+    found = case(model, *batch(), optimizer=torch.optim.Adam(model.parameters(), lr=0.02))
+    ratio = max(p.update / p.size for p in found.run.steps[0].parameters if p.name.endswith("weight"))
+    assert 0.1 < ratio < 1
+
+    def told(*losses: float) -> list[tuple[str, str]]:
+        steps = tuple(replace(step, loss=loss) for step, loss in zip(found.run.steps, losses, strict=False))
+        return codes(UpdateRatio(), replace(found, measured=replace(found.run, steps=steps, final_loss=losses[-1])))
+
+    assert told(2.3, 2.0, 3.0, 3.0) == [("fail", "optimizer")]
+    assert told(2.3, 2.0, 1.9, 1.8) == []
+    assert told(2.3, 0.4, 0.0, 3.0) == []

@@ -9,7 +9,8 @@ from cases import case, codes, only
 from networks import INSIDE, MAIN, NETWORKS, batch, build, mlp, plain
 from torch import nn
 
-from firstlight.diagnosis import Rule, diagnose
+from firstlight.diagnosis import Rule, all_rules, diagnose
+from firstlight.diagnosis.matrices import one_direction, tail
 from firstlight.diagnosis.rules.constant_weights import ConstantWeights
 from firstlight.diagnosis.rules.identical_layers import IdenticalLayers
 from firstlight.diagnosis.rules.symmetric_units import SymmetricUnits
@@ -17,6 +18,7 @@ from firstlight.diagnosis.rules.vanishing_signal import VanishingSignal
 from firstlight.diagnosis.rules.weight_outliers import WeightOutliers
 from firstlight.diagnosis.rules.weight_scale import WeightScale
 from firstlight.diagnosis.rules.zero_weights import ZeroWeights
+from firstlight.diagnosis.weights import summing
 
 RULES: tuple[Rule, ...] = (
     SymmetricUnits(), ZeroWeights(), ConstantWeights(), WeightOutliers(), IdenticalLayers(), WeightScale()
@@ -208,3 +210,30 @@ def test_a_rule_changes_nothing() -> None:
     before = copy.deepcopy(model.state_dict())
     diagnose(case(model, *batch()), RULES)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@torch.no_grad()
+def test_outliers_are_not_called_a_matrix_of_one_direction() -> None:
+    torch.manual_seed(0)
+    model = build("mlp")
+    weight = model[5].weight
+    weight[3, 7] = 1000 * float(weight.std())
+    found = case(model, *batch())
+    assert [code for code, _ in codes(WeightOutliers(), found)] == ["warn"]
+    assert one_direction(weight, summing(found)["5.weight"]) is None
+    # A product of normal numbers and their cubes has tails of its own, and is one direction.
+    weight.copy_(torch.randn(64, 1) ** 3 @ torch.randn(1, 64))
+    found = case(model, *batch())
+    assert tail(weight) is not None
+    assert codes(WeightOutliers(), found) == []
+    assert one_direction(weight, summing(found)["5.weight"]) is not None
+
+
+@torch.no_grad()
+def test_what_is_read_off_the_weights_explains_what_follows_and_is_as_bad() -> None:
+    model = build("mlp")
+    nn.init.constant_(model[5].weight, 0.02)
+    found = diagnose(case(model, *batch()), all_rules())
+    (culprit,) = [f for f in found.findings if f.severity != "note"]
+    assert (culprit.code, culprit.severity, culprit.where) == ("FL203", "fail", "5")
+    assert any("FL305" in line for line in culprit.victims)

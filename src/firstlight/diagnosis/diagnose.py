@@ -1,7 +1,7 @@
 """Ask every rule, and fold what follows from one culprit under it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from firstlight.diagnosis.case import Case, NotChecked
@@ -45,32 +45,43 @@ def diagnose(case: Case, rules: Sequence[Rule]) -> Diagnosis:
         if len(findings) == before:
             clean.append(rule.code)
     explains = {rule.code: rule.explains for rule in rules}
-    return Diagnosis(folded(findings, explains), tuple(clean), tuple(not_checked))
+    exact = frozenset(rule.code for rule in rules if rule.exact)
+    return Diagnosis(folded(findings, explains, exact), tuple(clean), tuple(not_checked))
 
 
-def folded(findings: Sequence[Finding], explains: Mapping[str, frozenset[str]]) -> tuple[Finding, ...]:
+def folded(
+    findings: Sequence[Finding], explains: Mapping[str, frozenset[str]], exact: Collection[str] = ()
+) -> tuple[Finding, ...]:
     """Culprits only: a finding that another one explains becomes a line among the victims of the last explanation.
 
     Nothing is lost: each finding stays, or is a line (with its own victims behind it) under one that stays. A finding
-    of a worse severity than its explanation stays, for a note must not hide a fault; of findings that explain one
-    another, the first by severity and code stays.
+    of a worse severity than its explanation stays, for a guess must not hide a fault; but a warning that is exact takes
+    it in, and becomes as bad as the worst of what follows from it. Of findings that explain one another, the first by
+    severity and code stays.
 
     Args:
         findings: in any order.
         explains: codes that follow from each code.
+        exact: codes that are read off what was given.
     """
-    ranked = sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.code))
+    ranked = sorted(findings, key=_rank)
     reasons = [
-        [j for j, other in enumerate(ranked) if j != k and _explains(other, finding, explains)]
+        [j for j, other in enumerate(ranked) if j != k and _explains(other, finding, explains, exact)]
         for k, finding in enumerate(ranked)
     ]
     above = [_last(k, reasons) for k in range(len(ranked))]
     kept = []
     for k, finding in enumerate(ranked):
         if above[k] == k:
-            lines = [line for j, other in enumerate(ranked) if j != k and above[j] == k for line in _lines(other)]
-            kept.append(dataclasses.replace(finding, victims=(*finding.victims, *lines)))
-    return tuple(kept)
+            victims = [other for j, other in enumerate(ranked) if j != k and above[j] == k]
+            lines = [line for other in victims for line in _lines(other)]
+            worst = min((f.severity for f in (finding, *victims)), key=SEVERITIES.index)
+            kept.append(dataclasses.replace(finding, severity=worst, victims=(*finding.victims, *lines)))
+    return tuple(sorted(kept, key=_rank))
+
+
+def _rank(finding: Finding) -> tuple[int, str]:
+    return SEVERITIES.index(finding.severity), finding.code
 
 
 def _last(start: int, reasons: Sequence[Sequence[int]]) -> int:
@@ -88,9 +99,12 @@ def _last(start: int, reasons: Sequence[Sequence[int]]) -> int:
     return way[-1]
 
 
-def _explains(culprit: Finding, finding: Finding, explains: Mapping[str, frozenset[str]]) -> bool:
+def _explains(
+    culprit: Finding, finding: Finding, explains: Mapping[str, frozenset[str]], exact: Collection[str]
+) -> bool:
     at_least_as_bad = SEVERITIES.index(culprit.severity) <= SEVERITIES.index(finding.severity)
-    return culprit.code != finding.code and finding.code in explains.get(culprit.code, ()) and at_least_as_bad
+    takes_in = at_least_as_bad or (culprit.severity == "warn" and culprit.code in exact)
+    return culprit.code != finding.code and finding.code in explains.get(culprit.code, ()) and takes_in
 
 
 def _lines(finding: Finding) -> tuple[str, ...]:

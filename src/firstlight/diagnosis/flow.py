@@ -81,7 +81,7 @@ def flow(case: Case) -> Flow:
     """Cut the network of a case in front of each of its layers."""
     graph = case.graph
     layers = {fan.node: fan for fan in reversed(fans(graph)) if fan.node in graph.signal}
-    sizes = _Sizes(case)
+    sizes = Sizes(case)
     left = {name: len(graph.users(name)) + (name in graph.outputs) for name in graph.signal}
     crossing = dict.fromkeys(node.name for node in graph.nodes if node.kind == "input" and left[node.name])
     cuts = []
@@ -105,8 +105,8 @@ def flow(case: Case) -> Flow:
     return Flow(tuple(cuts), tuple(layers[cut.node] for cut in cuts), grown, loudest, max(outputs, default=None))
 
 
-class _Sizes:
-    """How large tensors and their gradients were."""
+class Sizes:
+    """How large tensors and their gradients were; the network's inputs among them."""
 
     def __init__(self, case: Case) -> None:
         tensors = [leaf for leaf in tree_leaves(case.batch) if isinstance(leaf, Tensor)]
@@ -120,6 +120,7 @@ class _Sizes:
                 self._inputs[node.name] = size
 
     def forward(self, name: str) -> float | None:
+        """Mean square; None where it was not measured."""
         if name in self._inputs:
             return self._inputs[name]
         return second_moment(self._measured[name].first) if name in self._measured else None
@@ -132,6 +133,7 @@ class _Sizes:
         return node.gradient_std**2 * math.prod(node.shape) / self._samples
 
     def cut(self, node: str, crossing: Iterable[str]) -> Cut:
+        """The cut in front of `node`, which these tensors cross."""
         forward = {name: size for name in crossing if (size := self.forward(name)) is not None}
         gradients = {name: size for name in crossing if (size := self.gradient(name)) is not None}
         largest = max(forward, key=forward.__getitem__, default="")
@@ -145,7 +147,7 @@ def trail(case: Case, start: str) -> tuple[tuple[str, float], ...]:
     Returns:
         (node, factor) for each operation on the way: its second moment over that of the largest signal it reads.
     """
-    sizes = _Sizes(case)
+    sizes = Sizes(case)
     found = []
     name, size = start, sizes.forward(start)
     while name in case.graph and case.graph[name].kind in ("op", "opaque"):
@@ -178,7 +180,7 @@ def gradient_steps(case: Case, signal: Flow) -> tuple[tuple[str, float], ...]:
     ]
     place = max(range(len(changes)), key=changes.__getitem__)
     first, last = (case.graph.turn(known[k].node) for k in (place, place + 1))
-    sizes = _Sizes(case)
+    sizes = Sizes(case)
     found = []
     for node in case.graph.operations:
         after = sizes.gradient(node.name)

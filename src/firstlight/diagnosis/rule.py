@@ -20,11 +20,14 @@ class Rule(ABC):
             6xx optimizer step.
         name: after the fault, words joined by hyphens.
         explains: codes of faults that follow from this one, whose findings are folded under it.
+        exact: whether this is read off what was given (equal weights, a sum where a mean is due) and not inferred from
+            what the network did: then it explains what follows even where that is worse, and is as bad itself.
     """
 
     code: ClassVar[str]
     name: ClassVar[str]
     explains: ClassVar[frozenset[str]] = frozenset()
+    exact: ClassVar[bool] = False
 
     @abstractmethod
     def examine(self, case: Case) -> Iterator[Finding]:

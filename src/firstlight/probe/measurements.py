@@ -36,6 +36,8 @@ class Units:
         rank: exp of the entropy of the spectrum of the units' second moments over samples and positions, over the
             largest value it could have: 0 (no signal) to 1. From at most 128 rows, a row being all units at one
             position of one sample; None where numbers are not finite.
+        uniform: mean cosine between the results at two positions of one sample, from the same rows; 1 when all
+            positions look the same, None for a single one or where numbers are not finite.
     """
 
     count: int
@@ -44,6 +46,7 @@ class Units:
     saturated: float | None = None
     alike: float | None = None
     rank: float | None = None
+    uniform: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Whether the samples of a batch influence each other."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,15 @@ from firstlight.probe.moments import fetch
 from firstlight.probe.run import Mixing
 from firstlight.probe.samples import batch_size, with_company
 
+_COMPANION, _OTHER = -1.0, 0.5  # times the last sample of the batch
+
 
 def find_mixing(model: nn.Module, batch: Any) -> Mixing | str:
     """Run a sample in company and alone, and compare what becomes of it.
 
-    The axis of samples is then the one along which a result has two parts in one pass and one in the other.
+    The axis of samples is then the one along which a result has two parts in one pass and one in the other. Two samples
+    may be summed in another order than one, and a network whose signal explodes makes much of that; so a change counts
+    only where another companion, with which nothing is summed in another order, makes one too.
 
     Args:
         model: in eval mode, where batch normalization and dropout treat each sample alone.
@@ -31,28 +36,39 @@ def find_mixing(model: nn.Module, batch: Any) -> Mixing | str:
     size = batch_size(batch)
     if size is None:
         return "the batch has no axis of samples"
-    if size == 1 and not any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in tree_leaves(batch)):
+    continuous = any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in tree_leaves(batch))
+    if size == 1 and not continuous:
         return "there is only one sample"
     try:
-        company, alone = (_followed(model, with_company(batch, size, others), 1 + others) for others in (1, 0))
+        return _found(model, batch, size, continuous)
     except _DrawsNumbers:
         return "the model draws random numbers in eval mode"
     except Exception as error:
         return f"with two samples, or one, in eval mode: {reason(error)}"
-    first, other = company.firsts, alone.firsts
-    pairs = [(name, *pair) for name, both in first.items() if (pair := _paired(both, other.get(name, {})))]
-    if not pairs:
+
+
+def _found(model: nn.Module, batch: Any, size: int, continuous: bool) -> Mixing | str:
+    company = _followed(model, with_company(batch, size, _COMPANION), 2)
+    alone = _followed(model, with_company(batch, size), 1)
+    shapes = {
+        name: shape for name, both in company.firsts.items() if (shape := _shape(both, alone.firsts.get(name, {})))
+    }
+    if not shapes:
         return "no operation has an axis of samples"
     # A model that returns its loss has none among its outputs: the last operation with one stands for them.
-    outputs = frozenset(company.outputs) & {name for name, *_ in pairs} or {pairs[-1][0]}
-    return _compared(pairs, frozenset(outputs), _rounding(model))
+    outputs = frozenset(company.outputs) & shapes.keys() or frozenset([*shapes][-1:])
+    found = _compared(company, alone, shapes, outputs, _rounding(model))
+    if isinstance(found, str) or found.node is None or not continuous:
+        return found
+    return _compared(company, _followed(model, with_company(batch, size, _OTHER), 2), shapes, outputs, _rounding(model))
 
 
 class _DrawsNumbers(Exception):
     pass
 
 
-_Firsts = dict[tuple[int | None, ...], Tensor]  # shape, with None for the axis of samples -> the first sample's values
+_Shape = tuple[int | None, ...]  # with None for the axis of samples
+_Firsts = dict[_Shape, Tensor]  # the first sample's values
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +108,24 @@ def _random_state() -> list[Tensor]:
     return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
 
 
-def _paired(one: _Firsts, other: _Firsts) -> tuple[Tensor, Tensor] | None:
-    """The first sample's values in both passes, where exactly one axis can be the samples'."""
+def _shape(one: _Firsts, other: _Firsts) -> _Shape | None:
+    """The first sample's shape in both passes, where exactly one axis can be the samples'."""
     both = [shape for shape in one if shape in other]
-    return (one[both[0]], other[both[0]]) if len(both) == 1 else None
+    return both[0] if len(both) == 1 else None
 
 
-def _compared(pairs: list[tuple[str, Tensor, Tensor]], outputs: frozenset[str], rounding: float) -> Mixing | str:
+def _compared(
+    one: _Pass, other: _Pass, shapes: Mapping[str, _Shape], outputs: Collection[str], rounding: float
+) -> Mixing | str:
     """The first operation that changes, if an output changes too.
 
     Windows and patches fold samples into axes whose length may by chance be that of the axis of samples; what they
     seem to change there, the outputs of the first sample do not show.
     """
-    numbers = fetch([torch.stack([(a - b).abs().amax(), torch.maximum(a.abs(), b.abs()).amax()]) for _, a, b in pairs])
-    changes = {name: d / size if size else 0.0 for (name, *_), (d, size) in zip(pairs, numbers, strict=True)}
+    both = {name: shape for name, shape in shapes.items() if shape in other.firsts.get(name, {})}
+    pairs = [(one.firsts[name][shape], other.firsts[name][shape]) for name, shape in both.items()]
+    numbers = fetch([torch.stack([(a - b).abs().amax(), torch.maximum(a.abs(), b.abs()).amax()]) for a, b in pairs])
+    changes = {name: d / size if size else 0.0 for name, (d, size) in zip(both, numbers, strict=True)}
     broken = next((name for name, change in changes.items() if change != change), None)
     if broken is not None:
         return f"{broken} is not finite in eval mode"

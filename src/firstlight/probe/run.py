@@ -87,8 +87,7 @@ class Mixing:
 
     Attributes:
         node: the first operation where it does; None when none does.
-        change: largest change of the first sample's result there when the others are taken away, over its largest
-            element.
+        change: largest change of the first sample's result there beside another companion, over its largest element.
     """
 
     node: str | None

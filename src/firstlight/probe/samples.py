@@ -34,23 +34,23 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 
-def with_company(batch: Any, size: int, others: int) -> Any:
-    """The first sample of a batch of `size`, and `others` (0 or 1) beside it: the last one, with its sign flipped.
+def with_company(batch: Any, size: int, *others: float) -> Any:
+    """The first sample of a batch of `size`, and beside it the last one times each of `others`; integers as they are.
 
     What has no axis (or list) of that length is left as it is.
     """
     if isinstance(batch, Tensor):
         if batch.dim() == 0 or len(batch) != size:
             return batch
-        return torch.cat([batch[:1], *([_flipped(batch[-1:])] * others)])
+        return torch.cat([batch[:1], *(_times(batch[-1:], factor) for factor in others)])
     if isinstance(batch, Mapping):
-        return {key: with_company(value, size, others) for key, value in batch.items()}
+        return {key: with_company(value, size, *others) for key, value in batch.items()}
     if isinstance(batch, list) and len(batch) == size and all(isinstance(x, Tensor | Mapping) for x in batch):
-        return [batch[0], *([tree_map(_flipped, batch[-1])] * others)]
+        return [batch[0], *(tree_map(lambda leaf, f=factor: _times(leaf, f), batch[-1]) for factor in others)]
     if isinstance(batch, list | tuple):
-        return type(batch)(with_company(value, size, others) for value in batch)
+        return type(batch)(with_company(value, size, *others) for value in batch)
     return batch
 
 
-def _flipped(leaf: Any) -> Any:
-    return -leaf if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+def _times(leaf: Any, factor: float) -> Any:
+    return leaf * factor if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf

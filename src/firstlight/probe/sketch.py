@@ -34,6 +34,7 @@ class Sketch:
         seen: values of each, over samples and positions.
         dead: for each unit, whether it is; None where units cannot be.
         alike: mean cosine between two samples; NaN when there is one.
+        uniform: mean cosine between two positions of a sample; NaN when there is one.
         moment: second moments of a few rows (the units at one position of one sample), or the rows' products, which
             have the same spectrum and may be fewer.
     """
@@ -43,6 +44,7 @@ class Sketch:
     seen: int
     dead: Tensor | None
     alike: Tensor
+    uniform: Tensor
     moment: Tensor
 
 
@@ -68,14 +70,21 @@ def sketch(node: Node, tensor: Tensor, axis: int, batch: int | None) -> Sketch |
     count = values.shape[axis]
     whole = batch if batch is not None and values.shape[0] % batch == 0 else values.shape[0]
     rows = _rows(values.movedim(axis, -1), whole)
-    flat = rows.flatten(1)
-    directions = flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1e-30)
-    # |Σu|² = Σ|u|² + Σ of the cosines of all ordered pairs; 0/0 = NaN for one sample.
-    pairs = directions.sum(0).square().sum() - directions.square().sum()
     matrix = rows.flatten(0, 1)
     moment = matrix @ matrix.mT if len(matrix) <= count else matrix.mT @ matrix
-    alike = pairs / torch.as_tensor(float(len(rows) * (len(rows) - 1)))
-    return Sketch(node, count, values.numel() // count, _dead(node, values, axis), alike, moment)
+    dead = _dead(node, values, axis)
+    alike, uniform = _mean_cosine(rows.flatten(1)), _mean_cosine(rows).mean()
+    return Sketch(node, count, values.numel() // count, dead, alike, uniform, moment)
+
+
+def _mean_cosine(vectors: Tensor) -> Tensor:
+    """Of all ordered pairs of n different vectors ``[…, n, length]``; NaN for one vector.
+
+    ``|Σu|² = Σ|u|² + Σ of the cosines`` for unit vectors u.
+    """
+    units = vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(1e-30)
+    pairs = units.sum(-2).square().sum(-1) - units.square().sum((-2, -1))
+    return pairs / torch.as_tensor(float(vectors.shape[-2] * (vectors.shape[-2] - 1)))
 
 
 def _rows(values: Tensor, samples: int) -> Tensor:
@@ -111,16 +120,20 @@ def units(sketches: list[tuple[Sketch, Tensor]]) -> list[Units]:
     if not sketches:
         return []
     parts = [part for part, _ in sketches]
+    pairs = [(part.alike, part.uniform) for part in parts]
     device = parts[0].moment.device
     shares = [_saturated(part.node, values).to(device) for part, values in sketches]
-    numbers = torch.stack([torch.stack([part.alike.to(device) for part in parts]), torch.stack(shares), _ranks(parts)])
+    cosines = [torch.stack([value.to(device) for value in column]) for column in zip(*pairs, strict=True)]
+    numbers = torch.stack([*cosines, torch.stack(shares), _ranks(parts)])
     masks = torch.cat([part.dead.to(device) for part in parts if part.dead is not None] or [torch.zeros(0)]).tolist()
     found, start = [], 0
-    for part, (alike, saturated, rank) in zip(parts, numbers.T.tolist(), strict=True):
+    for part, (alike, uniform, saturated, rank) in zip(parts, numbers.T.tolist(), strict=True):
         length = 0 if part.dead is None else part.count
         dead = tuple(i for i, is_dead in enumerate(masks[start : start + length]) if is_dead)
         start += length
-        found.append(Units(part.count, dead, part.seen, _known(saturated), _known(alike), _known(rank)))
+        found.append(
+            Units(part.count, dead, part.seen, _known(saturated), _known(alike), _known(rank), _known(uniform))
+        )
     return found
 
 

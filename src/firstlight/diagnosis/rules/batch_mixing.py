@@ -11,8 +11,9 @@ from firstlight.diagnosis.rule import Rule
 class BatchMixing(Rule):
     """The result for one image depends on the other images of its batch.
 
-    **Measured:** the network in eval mode on the batch, and on a batch in which all samples but the first are others;
-    the first operation whose result for the first sample changes.
+    **Measured:** the network in eval mode on the first sample alone, beside a companion and, where that makes a
+    difference, beside another one; the first operation whose result for the first sample changes with the companion,
+    if the output does too. (Numbers alone: another order of summation changes them as well, a little.)
 
     **Expected:** no change. In training, batch normalization mixes samples on purpose; in eval mode it uses running
     statistics and mixes nothing. One without running statistics does (warn); anything else is a mistake (fail): the
@@ -42,7 +43,7 @@ class BatchMixing(Rule):
             "warn" if batch_norm else "fail",
             title=f"{function} mixes the samples of a batch: other neighbours change the first result by "
             f"{mixing.change:.0%}",
-            evidence="in eval mode, with the first sample the same and all others replaced; nothing should change.",
+            evidence="in eval mode, with the first sample the same and its companion replaced; nothing should change.",
             cause="batch normalization without running statistics"
             if batch_norm
             else "an axis mistake: a reshape across the batch, or a sum, softmax or attention over axis 0",

@@ -33,6 +33,7 @@ class ConstantWeights(Rule):
     code = "FL203"
     name = "constant-weights"
     explains = frozenset({"FL201", "FL206", "FL301", "FL302", "FL303", "FL304", "FL305", "FL306", "FL401", "FL402"})
+    exact = True
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """One finding: the first constant layer, with the others as its victims."""

@@ -28,7 +28,7 @@ class DuplicateImages(Rule):
 
     code = "FL108"
     name = "duplicate-images"
-    explains = frozenset({"FL305", "FL124", "FL307"})
+    explains = frozenset({"FL124", "FL304", "FL305", "FL307"})
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """At most one finding."""

@@ -31,7 +31,7 @@ class ExplodingSignal(Rule):
 
     code = "FL302"
     name = "exploding-signal"
-    explains = frozenset({"FL303", "FL305", "FL306", "FL401", "FL402", "FL501", "FL601", "FL602"})
+    explains = frozenset({"FL206", "FL301", "FL303", "FL305", "FL306", "FL401", "FL402", "FL501", "FL601", "FL602"})
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """At most one finding."""

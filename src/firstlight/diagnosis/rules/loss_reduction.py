@@ -35,6 +35,7 @@ class LossReduction(Rule):
     code = "FL505"
     name = "loss-reduction"
     explains = frozenset({"FL402", "FL601", "FL602"})
+    exact = True
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """At most one finding."""

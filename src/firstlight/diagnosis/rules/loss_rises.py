@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from firstlight.diagnosis.case import Case, NotChecked
+from firstlight.diagnosis.descent import learned_before, losses, rises
 from firstlight.diagnosis.finding import Finding, Repair
 from firstlight.diagnosis.rule import Rule
 from firstlight.diagnosis.weights import relative_updates
 
-_SMALL, _DOUBLED, _NOTICEABLE = 1e-2, 2.0, 1e-5
+_SMALL, _DOUBLED = 1e-2, 2.0
 
 
 class LossRises(Rule):
@@ -23,6 +24,12 @@ class LossRises(Rule):
     wrong (fail). If it doubles, the steps are too long (fail); if it rises a little with long steps, they are probably
     too long (warn). NaN after a finite start is a failure whatever the optimizer.
 
+    **What three steps on one batch cannot say:** that training will diverge. Momentum goes on along gradients of steps
+    before: Adam's first moment keeps 0.9 of its length in each step while the gradient of a batch that has been learned
+    is next to nothing, and so it climbs out of the minimum on the other side. With a new batch in each step there is no
+    such minimum to leave. So a rise that comes after the loss had fallen by more than half is a warning, however high:
+    the direction was right, and steps of this length did learn.
+
     **Usual causes:** `maximize=True` or a loss with the wrong sign; a learning rate that is too high; weight decay that
     outweighs the gradient; a gradient scaled or clipped the wrong way.
 
@@ -34,30 +41,25 @@ class LossRises(Rule):
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """At most one finding."""
-        run = case.run
-        losses = [step.loss for step in run.steps]
-        losses += [] if run.final_loss is None else [run.final_loss]
-        if not math.isfinite(losses[0]):
+        seen = losses(case)
+        if not math.isfinite(seen[0]):
             return
-        shown = " → ".join(f"{loss:.4g}" for loss in losses)
-        if not all(map(math.isfinite, losses)):
-            yield self._finding(
-                "fail", f"the loss is not finite any more after {len(losses) - 1} steps: {shown}", shown
-            )
+        shown = " → ".join(f"{loss:.4g}" for loss in seen)
+        if not all(map(math.isfinite, seen)):
+            yield self._finding("fail", f"the loss is not finite any more after {len(seen) - 1} steps: {shown}", shown)
             return
-        if not run.optimizer.given:
+        if not case.run.optimizer.given:
             raise NotChecked("no optimizer was given")
-        growth = losses[-1] - losses[0]
-        if growth <= _NOTICEABLE * max(abs(losses[0]), 1e-3):
+        if not rises(seen):
             return
-        steady = all(later > earlier for earlier, later in pairwise(losses))
+        steady = all(later > earlier for earlier, later in pairwise(seen))
         small = max(relative_updates(case).values(), default=0.0) < _SMALL
-        doubled = losses[-1] > _DOUBLED * abs(losses[0]) + losses[0] - abs(losses[0])
+        doubled = seen[-1] > _DOUBLED * abs(seen[0]) + seen[0] - abs(seen[0])
         title = f"the loss rises on the batch it is trained on: {shown}"
         if steady and small:
             yield self._finding("fail", title + ", although the steps are small", shown, "wrong direction")
         else:
-            yield self._finding("fail" if doubled else "warn", title, shown)
+            yield self._finding("fail" if doubled and not learned_before(seen) else "warn", title, shown)
 
     def _finding(self, severity: str, title: str, shown: str, why: str = "") -> Finding:
         direction = why == "wrong direction"

@@ -7,6 +7,7 @@ from firstlight.diagnosis.finding import Finding
 from firstlight.diagnosis.places import at_node, at_parameter, module_of, several
 from firstlight.diagnosis.rule import Rule
 from firstlight.graph import Graph, Node
+from firstlight.graph.vocabulary import REARRANGEMENT
 
 
 class NoGradient(Rule):
@@ -142,7 +143,12 @@ def _edge(graph: Graph, parameter: str, lit: set[str]) -> str | None:
 
 
 def _culprit(graph: Graph, name: str) -> str:
-    """Back over operations without weights, to a detach or to a result that is no floating-point number."""
+    """Back over operations without weights, to a detach or to a result that is no floating-point number.
+
+    Otherwise what made the numbers: operations that only rearrange them are not measured, with a gradient or without.
+    """
+    while graph[name].function in REARRANGEMENT - {"detach"} and graph[name].inputs[0] in graph.signal:
+        name = graph[name].inputs[0]
     found = name
     while not graph[found].parameters and graph[found].function != "detach" and _is_float(graph[found]):
         before = [source for source in graph[found].inputs if source in graph.signal]

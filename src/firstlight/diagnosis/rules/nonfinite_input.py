@@ -26,7 +26,7 @@ class NonfiniteInput(Rule):
 
     code = "FL110"
     name = "nonfinite-input"
-    explains = frozenset({"FL308", "FL407", "FL501", "FL602"})
+    explains = frozenset({"FL308", "FL407", "FL501", "FL601", "FL602"})
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """One finding for each such input."""

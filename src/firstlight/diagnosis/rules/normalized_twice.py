@@ -47,7 +47,21 @@ class NormalizedTwice(Rule):
     code = "FL102"
     name = "normalized-twice"
     explains = frozenset(
-        {"FL101", "FL103", "FL301", "FL302", "FL303", "FL305", "FL308", "FL401", "FL402", "FL407", "FL501", "FL601"}
+        {
+            "FL101",
+            "FL103",
+            "FL301",
+            "FL302",
+            "FL303",
+            "FL304",
+            "FL305",
+            "FL308",
+            "FL401",
+            "FL402",
+            "FL407",
+            "FL501",
+            "FL601",
+        }
         | {"FL602"}
     )
 

@@ -3,32 +3,31 @@
 import math
 from collections.abc import Iterator
 
-import torch
-from torch import Tensor
-
 from firstlight.diagnosis.case import Case, NotChecked
 from firstlight.diagnosis.finding import Finding, Repair
 from firstlight.diagnosis.flow import flow, learned_scale
+from firstlight.diagnosis.matrices import one_direction
 from firstlight.diagnosis.places import at_node, at_parameter
 from firstlight.diagnosis.rule import Rule
-from firstlight.diagnosis.weights import summing
-from firstlight.graph import Fan
+from firstlight.diagnosis.weights import inner, summing
+from firstlight.graph import fans
 
 _FAIL, _WARN = 1e-6, 1e-4  # what is left of the difference between samples
-_ITERATIONS, _EXPECTED, _RANK = 8, 3.0, 1.5
 
 
 class RankCollapse(Rule):
-    """Different images become the same vector on their way, or a layer lets a single direction pass.
+    """Different images, or the places of one, become the same vector, or a layer lets a single direction pass.
 
     **Measured:** one minus the mean cosine between two samples in front of the last layer, against the same at the
-    first layer; and the stable rank `‖W‖²_F / ‖W‖²₂` of each weight.
+    first layer; the same between two positions of one image; and the stable rank `‖W‖²_F / ‖W‖²₂` of each weight.
 
     **Expected:** samples grow alike with depth: in plain ReLU networks the angle between them shrinks in every layer,
     and .84 after 16 layers is normal (Poole et al., 2016; Schoenholz et al., 2017). When a ten-thousandth of the
     difference is left, the rest is a constant that the loss has to learn around (warn); at a millionth it is below what
     float32 resolves after the next sums (fail). A random n×m matrix has a stable rank near `nm/(√n+√m)²` (Marchenko and
-    Pastur, 1967); one is a matrix whose units are all multiples of each other.
+    Pastur, 1967); one is a matrix whose units are all multiples of each other. The positions of one image differ as
+    images do; attention without a shortcut makes them equal within a few layers (Dong et al., 2021), which is reported
+    where most layers see a ten-thousandth of the difference or less.
 
     **Usual causes:** biases that are large beside the weights, PyTorch's default in deep plain networks; sigmoid, whose
     mean of one half is the same for every image; deep attention without shortcuts (Dong et al., 2021); weights built
@@ -39,15 +38,16 @@ class RankCollapse(Rule):
 
     code = "FL305"
     name = "rank-collapse"
-    explains = frozenset({"FL204", "FL401"})
+    explains = frozenset({"FL401"})
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """One finding for each weight of rank one, and one for samples that collapse."""
         for name, fan in summing(case).items():
             weight = case.model.get_parameter(name).detach()
-            rank, expected = _stable_rank(weight, fan)
-            if rank < _RANK and expected > _EXPECTED:
-                yield self._flat(case, name, rank, expected)
+            flat = one_direction(weight, fan)
+            if flat is not None:
+                yield self._flat(case, name, *flat)
+        yield from self._one_place(case)
         yield from self._alike(case)
 
     def _flat(self, case: Case, name: str, rank: float, expected: float) -> Finding:
@@ -59,6 +59,21 @@ class RankCollapse(Rule):
             fix='fl.initialize(model, example, scheme="auto", seed=0)',
             repair=Repair("initialize", {"parameters": (name,), "scheme": "auto"}),
             **at_parameter(case.graph, name),
+        )
+
+    def _one_place(self, case: Case) -> Iterator[Finding]:
+        found = _collapse(case)
+        if found is None:
+            return
+        node, left, layers = found
+        yield self.finding(
+            "fail" if left < _FAIL else "warn",
+            title=f"all positions of an image become the same vector, and {layers} layers work on copies of it",
+            evidence=f"one minus the mean cosine between two positions falls to {left:.1e} of what it is at the first "
+            "layer.",
+            cause="attention whose weights are nearly equal, without a shortcut beside it, is a mean over positions",
+            fix="x = x + attention(norm(x)): add what went in to what comes out",
+            **at_node(case.graph, node),
         )
 
     def _alike(self, case: Case) -> Iterator[Finding]:
@@ -97,6 +112,34 @@ class RankCollapse(Rule):
         )
 
 
+def _collapse(case: Case) -> tuple[str, float, int] | None:
+    """Where the positions of an image become one, how much of their difference is left, and in how many layers.
+
+    Only where this is so in every layer from there on that sees several positions, and in most of all such layers: one
+    branch may well hand the same to all positions. Layers whose results leave the network are not counted: a bias may
+    be all that they say before training.
+    """
+    layers = inner(case, {fan.node: fan for fan in fans(case.graph)})
+    seen = [
+        (node.name, 1 - node.units.uniform)
+        for node in case.run.first.nodes
+        if node.name in layers and node.units is not None and node.units.uniform is not None
+    ]
+    if not seen or seen[0][1] < _WARN:
+        return None
+    left = [max(apart, 0.0) / seen[0][1] for _, apart in seen]
+    start = len(left)
+    while start and left[start - 1] <= _WARN:
+        start -= 1
+    flat = len(left) - start
+    if flat < 2 or 2 * flat < len(left):
+        return None
+    most = max(left[start:])
+    while left[start - 1] <= math.sqrt(_WARN):
+        start -= 1
+    return seen[start][0], most, flat
+
+
 def _behind(case: Case, layer: str, alike: dict[str, float]) -> str:
     """The last operation with a known likeness on the way to what `layer` reads."""
     name = case.graph[layer].inputs[0]
@@ -106,20 +149,3 @@ def _behind(case: Case, layer: str, alike: dict[str, float]) -> str:
             return ""
         name = max(inputs, key=case.graph.turn)
     return name
-
-
-def _stable_rank(weight: Tensor, fan: Fan) -> tuple[float, float]:
-    """``‖W‖²_F / ‖W‖²₂`` by power iteration, which ends at or below the norm, and the value of a random matrix."""
-    rows = weight.flatten(1).float()
-    n, m = rows.shape
-    expected = n * m / (math.sqrt(n) + math.sqrt(m)) ** 2
-    total = float(rows.square().sum())
-    if expected <= _EXPECTED or not 0 < total < math.inf or fan.op.startswith("conv_transpose"):
-        return expected, expected
-    vector = torch.randn(m, generator=torch.Generator().manual_seed(0)).to(rows.device)
-    largest = 0.0
-    for _ in range(_ITERATIONS):
-        image = rows @ (vector / vector.norm())
-        largest = float(image.square().sum())
-        vector = rows.mT @ image
-    return (total / largest if largest > 0 else expected), expected

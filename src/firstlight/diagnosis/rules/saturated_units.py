@@ -33,7 +33,7 @@ class SaturatedUnits(Rule):
 
     code = "FL303"
     name = "saturated-units"
-    explains = frozenset({"FL305", "FL401", "FL402"})
+    explains = frozenset({"FL305", "FL401", "FL402", "FL501", "FL601", "FL602"})
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """One finding: the first layer that saturates, with the others as its victims."""

@@ -1,7 +1,7 @@
 """FL307."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from firstlight.diagnosis.case import Case
@@ -29,31 +29,36 @@ class SingleValueNormalization(Rule):
 
     code = "FL307"
     name = "single-value-normalization"
-    explains = frozenset({"FL301", "FL304", "FL305", "FL401", "FL403"})
+    explains = frozenset({"FL301", "FL304", "FL305", "FL401"})
 
     def examine(self, case: Case) -> Iterator[Finding]:
-        """One finding for each normalization over one value."""
+        """One finding: the first normalization over the fewest values, with the others as its victims."""
         if case.measured is None and "more than 1 " in case.reasons.get("run", ""):
             yield self._finding("fail", 1, "a normalization", {"where": "input"}, case.reasons["run"])
             return
-        for node in case.graph.operations:
-            count = _values(case.graph, node)
-            if count == 1:
-                yield self._finding("fail", 1, node.function, at_node(case.graph, node.name))
-            elif count == 2 and node.function == "batch_norm":
-                yield self._finding("warn", 2, node.function, at_node(case.graph, node.name))
+        counts = {node: _values(case.graph, node) for node in case.graph.operations}
+        few = [n for n, count in counts.items() if count == 1 or (count == 2 and n.function == "batch_norm")]
+        if few:
+            first = min(few, key=lambda node: counts[node] or 0)
+            count = counts[first] or 0
+            others = [f"{self.code} {n.module or n.name}: so does {n.function}" for n in few if n is not first]
+            place = at_node(case.graph, first.name)
+            yield self._finding("fail" if count == 1 else "warn", count, first.function, place, others=others)
 
     def _finding(
-        self, severity: Severity, count: int, function: str, place: dict[str, Any], detail: str = ""
-    ) -> Finding:
+        self, severity: Severity, count: int, function: str, place: dict[str, Any], detail: str = "",
+        others: Sequence[str] = (),
+    ) -> Finding:  # fmt: skip
         left = "its bias is all that is left" if count == 1 else "every result is +1 or -1"
         return self.finding(
             severity,
-            title=f"{function} takes mean and variance over {count} value{'s' * (count > 1)}: {left}",
+            title=f"{function} takes mean and variance over {count} value{'s' * (count > 1)}: {left}"
+            + (f"; so do {len(others)} more" if others else ""),
             evidence=(detail + ". " if detail else "")
             + "A mean over one value is the value; subtracted, it leaves zero for every image.",
             cause="a map of one pixel or a batch of one sample where the normalization expects many",
             fix="use larger images or batches, fewer groups, or no normalization in this place",
+            victims=tuple(others),
             **place,
         )
 

@@ -30,7 +30,8 @@ class SymmetricUnits(Rule):
 
     code = "FL201"
     name = "symmetric-units"
-    explains = frozenset({"FL305"})
+    explains = frozenset({"FL301", "FL304", "FL305", "FL401"})
+    exact = True
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """One finding for each weight with equal units, permanent ones first."""

@@ -55,7 +55,7 @@ class UnnormalizedInput(Rule):
 
     code = "FL101"
     name = "unnormalized-input"
-    explains = frozenset({"FL302", "FL303", "FL305", "FL308", "FL402", "FL407", "FL501", "FL601", "FL602"})
+    explains = frozenset({"FL302", "FL303", "FL304", "FL305", "FL308", "FL402", "FL407", "FL501", "FL601", "FL602"})
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """At most one finding."""

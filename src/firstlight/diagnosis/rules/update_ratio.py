@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterator
 
 from firstlight.diagnosis.case import Case, NotChecked
+from firstlight.diagnosis.descent import learned_before, losses, rises
 from firstlight.diagnosis.finding import Finding, Repair
 from firstlight.diagnosis.places import several
 from firstlight.diagnosis.rule import Rule
@@ -21,10 +22,10 @@ class UpdateRatio(Rule):
     that starts small on purpose, over `1/sqrt(fan_in)`; with the optimizer that was given.
 
     **Expected:** about 10⁻³ (Karpathy, CS231n), 10⁻⁵ to 10⁻² in healthy networks with usual rates. A ratio of one
-    replaces the weights in one step (fail); a tenth is too much when the loss rises as well; so is a rate of its own
-    that is a thousand times the others' and moves its layer a thousand times as much (warn). A median below 10⁻⁶ moves
-    the weights by less than a tenth in 10⁵ steps, even if all of them agree (warn); below 10⁻⁸ nothing is learned at
-    all (fail).
+    replaces the weights in one step (fail); a tenth is too much when the loss rises as well, without having been halved
+    before (FL602 says why); so is a rate of its own that is a thousand times the others' and moves its layer a thousand
+    times as much (warn). A median below 10⁻⁶ moves the weights by less than a tenth in 10⁵ steps, even if all of them
+    agree (warn); below 10⁻⁸ nothing is learned at all (fail).
 
     **Usual causes:** a learning rate meant for another optimizer; a rate in a parameter group of its own; weight decay
     and rate swapped; a loss summed instead of averaged; a warm-up that starts at zero (then the rate is meant to be
@@ -47,8 +48,9 @@ class UpdateRatio(Rule):
             raise NotChecked("the optimizer holds no weight that a layer sums with")
         largest = max(ratios, key=ratios.__getitem__)
         middle = statistics.median(ratios.values())
-        rises = run.final_loss is not None and not run.final_loss <= run.first.loss
-        if ratios[largest] >= _HIGHEST or (ratios[largest] >= _HIGH and rises) or math.isnan(ratios[largest]):
+        seen = losses(case)
+        worse = rises(seen) and not learned_before(seen)
+        if ratios[largest] >= _HIGHEST or (ratios[largest] >= _HIGH and worse) or math.isnan(ratios[largest]):
             over = sorted((n for n, ratio in ratios.items() if not ratio < _HIGH), key=lambda n: n != largest)
             yield self._finding(case, "high", over, ratios[largest], fail=True)
         elif ratios[largest] >= _LONE * middle and _lone_rate(case, largest):

@@ -33,7 +33,7 @@ class WrongDtype(Rule):
 
     code = "FL106"
     name = "wrong-dtype"
-    explains = frozenset({"FL101", "FL302", "FL303", "FL308", "FL402", "FL407", "FL501", "FL601", "FL602"})
+    explains = frozenset({"FL101", "FL302", "FL303", "FL304", "FL308", "FL402", "FL407", "FL501", "FL601", "FL602"})
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """At most one finding."""

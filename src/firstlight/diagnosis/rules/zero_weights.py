@@ -28,7 +28,8 @@ class ZeroWeights(Rule):
 
     code = "FL202"
     name = "zero-weights"
-    explains = frozenset({"FL201", "FL301", "FL304", "FL305", "FL401", "FL402", "FL403"})
+    explains = frozenset({"FL201", "FL301", "FL304", "FL305", "FL401", "FL402", "FL601"})
+    exact = True
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """One finding: the first layer that stays asleep, with the others as its victims."""
