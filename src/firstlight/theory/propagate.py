@@ -128,12 +128,14 @@ def _step(node: Node, context: Context) -> Step:
         return _opaque(node, context, f"no rule for {node.op}")
     try:
         step = known(node, context)
-    except (RuntimeError, IndexError, ValueError, KeyError, TypeError) as error:
+    except (RuntimeError, IndexError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         return _opaque(node, context, f"the rule for {node.op} does not know this use: {type(error).__name__}: {error}")
     if step is None:
         return _opaque(node, context, f"the rule for {node.op} does not know this use")
     if not all(bool(torch.isfinite(m).all()) for m in step.signal.maps()):
         return _opaque(node, context, f"the rule for {node.op} gave a moment that is not finite")
+    if float(step.signal.second.min()) < 0:
+        return _opaque(node, context, f"the rule for {node.op} gave a negative second moment")
     return step
 
 

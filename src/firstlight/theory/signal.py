@@ -29,6 +29,9 @@ Near: TypeAlias = Floats
 Leaf: TypeAlias = Floats
 """Variance of an independent source, its covariance between sites, and between samples; shape [3]."""
 
+Coefficient: TypeAlias = float | Floats
+"""Of a source in a signal; one for each number of a `Leaf` where they differ, as an average keeps what sites share."""
+
 
 @dataclass(frozen=True, slots=True)
 class Signal:
@@ -70,7 +73,7 @@ class Signal:
     base: "Signal | None" = None
     function: Elementwise | None = None
     steps: "tuple[tuple[Signal, Elementwise], ...]" = ()
-    terms: Mapping[str, float] = field(default_factory=dict)
+    terms: "Mapping[str, Coefficient]" = field(default_factory=dict)
     spread: float = 0.0
     swing: float = 0.0
     rows: Tensor | None = None
@@ -119,10 +122,13 @@ class Signal:
         return tuple(float(m.mean()) for m in self.maps())  # type: ignore[return-value]
 
     def covariances(self) -> Leaf:
-        """Variance, covariance between sites and between samples, averaged: what a source of its own would have."""
+        """Variance, covariance between sites and between samples, averaged: what a source of its own would have.
+
+        The covariances may be negative: after a norm that subtracts the mean over sites, they are.
+        """
         _, second, far, other = self.scalars()
         square = float((self.mean**2).mean())
-        return np.maximum(np.array([second - square, far - square, other - square]), 0.0)
+        return np.array([max(second - square, 0.0), far - square, other - square])
 
 
 @dataclass(frozen=True, slots=True)

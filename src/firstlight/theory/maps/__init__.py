@@ -1,9 +1,21 @@
 """One rule per operation: how moments go forward through it, and gradients back."""
 
-from firstlight.theory.maps import arithmetic, attention, folding, noise, normalize, pointwise, pool, shapes, weights
+from firstlight.theory.maps import (
+    arithmetic,
+    attention,
+    composed,
+    einsum,
+    folding,
+    noise,
+    normalize,
+    pointwise,
+    pool,
+    shapes,
+    weights,
+)
 from firstlight.theory.maps.registry import RULES, Context, Step
 
 __all__ = [
-    "RULES", "Context", "Step", "arithmetic", "attention", "folding", "noise", "normalize", "pointwise", "pool",
-    "shapes", "weights",
+    "RULES", "Context", "Step", "arithmetic", "attention", "composed", "einsum", "folding", "noise", "normalize",
+    "pointwise", "pool", "shapes", "weights",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from firstlight.theory.elementwise import IDENTITY, Elementwise, aten, derivativ
 from firstlight.theory.maps.pointwise import apply, of_function, shown, through
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of, with_maps
 from firstlight.theory.mixture import fitting, summed
-from firstlight.theory.signal import Gradient, Near, Signal, scalar
+from firstlight.theory.signal import Coefficient, Gradient, Near, Signal, scalar
 
 _SCALAR = {
     "add": lambda c: Elementwise(f"+{c}", lambda z: z + c),
@@ -57,10 +57,8 @@ def binary(node: Node, ctx: Context) -> Step | None:
     if a.root.name == b.root.name and a.shape == b.shape and a.root.shape == a.shape:
         return _one_function(node, ctx, a, b, op, alpha)
     if op == "div":
-        b = _reciprocal(b)
-    return (
-        product(node, ctx, a, b) if op in ("mul", "div") else total(node, ctx, a, b, alpha if op == "add" else -alpha)
-    )
+        return quotient(node, ctx, a, b)
+    return product(node, ctx, a, b) if op == "mul" else total(node, ctx, a, b, alpha if op == "add" else -alpha)
 
 
 def _constant(a: Signal, b: Signal) -> tuple[Signal, Signal] | None:
@@ -122,8 +120,21 @@ def _partial(
     return Elementwise(f"slope of {key} by its {'first' if by_first else 'second'}", slope)
 
 
+def quotient(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
+    """``a / b`` for a size that varies little: ``a · 1/b``, and ``(1/b)' = -1/b²``."""
+    inverse = _reciprocal(b)
+    step = product(node, ctx, a, inverse)
+
+    def pull(g: Gradient) -> list[Flow]:
+        return [
+            (name, back.scaled(inverse.second**2) if name == b.name else back, carries)
+            for name, back, carries in step.pull(g)
+        ]
+
+    return replace(step, pull=pull)
+
+
 def _reciprocal(b: Signal) -> Signal:
-    """``1/b`` for a size that varies little."""
     second = 1 / b.second.clamp_min(1e-30)
     mean = b.mean.sign() * second.sqrt()
     gaussian = replace(b.gaussian(), terms={})
@@ -170,15 +181,28 @@ def _frame(ctx: Context, a: Signal, b: Signal, shape: tuple[int, ...]) -> Axes:
     return (*((("b", n),) for n in shape[:lead]), *axes)
 
 
+def _shared(ctx: Context, x: Signal, y: Signal, *, alike: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Covariance of two signals at one element, between sites and between samples; none where they are not `alike`.
+
+    At one element it is a map, for which the correlation is taken as the same everywhere: a number for all places would
+    leave less than nothing of ``x - pool(x)`` where `x` is small.
+    """
+    own, *apart = ctx.shared(x, y).tolist() if alike else [0.0] * 3
+    sizes = (x.variance * y.variance).sqrt()
+    correlation = min(max(own / max(float(sizes.mean()), 1e-300), -1.0), 1.0)
+    far, other = (scalar(k, sizes.dim()) for k in apart)
+    return sizes * correlation, far, other
+
+
 def total(node: Node, ctx: Context, a: Signal, b: Signal, alpha: float) -> Step:
     """``a + alpha · b``."""
     shape = shape_of(node)
     axes = _frame(ctx, a, b, shape)
     x, y = aligned(a, shape, axes), aligned(b, shape, axes)
-    shared = alpha * ctx.shared(a, b) if a.shape == b.shape else np.zeros(3)
+    shared = _shared(ctx, x, y, alike=a.shape == b.shape)
     means = 2 * alpha * x.mean * y.mean
     second, far, other = (
-        m + alpha**2 * n + means + 2 * float(k) for m, n, k in zip(x.maps()[1:], y.maps()[1:], shared, strict=True)
+        m + alpha**2 * n + means + 2 * alpha * k for m, n, k in zip(x.maps()[1:], y.maps()[1:], shared, strict=True)
     )
     terms = dict(a.terms)
     for name, coefficient in b.terms.items():
@@ -209,19 +233,18 @@ def product(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
     shape = shape_of(node)
     axes = _frame(ctx, a, b, shape)
     x, y = aligned(a, shape, axes), aligned(b, shape, axes)
-    shared = ctx.shared(a, b) if a.shape == b.shape else np.zeros(3)
+    shared = _shared(ctx, x, y, alike=a.shape == b.shape)
     means = x.mean * y.mean
     second, far, other = (
-        m * n + 2 * float(k) ** 2 + 4 * float(k) * means
-        for m, n, k in zip(x.maps()[1:], y.maps()[1:], shared, strict=True)
+        m * n + 2 * k**2 + 4 * k * means for m, n, k in zip(x.maps()[1:], y.maps()[1:], shared, strict=True)
     )
-    terms: dict[str, float] = {node.name: 1.0}
+    terms: dict[str, Coefficient] = {node.name: 1.0}
     for operand, partner in ((a, b), (b, a)):
         for name, c in linear_terms(operand.terms, float(partner.mean.mean())).items():
             terms[name] = terms.get(name, 0.0) + c
     rows = None if a.rows is None or b.mean.numel() > 1 else a.rows * b.second
     signal = Signal(
-        node.name, shape, axes, means + float(shared[0]), second, far, other, mixed([x, y], [1.0, 1.0]),
+        node.name, shape, axes, means + shared[0], second, far, other, mixed([x, y], [1.0, 1.0]),
         next((p for z in (a, b) if (p := fitting(z.profile, shape)) is not None), None),
         terms=terms, spread=a.spread + b.spread, rows=rows, swing=_swing(a, x) + _swing(b, y),
     )  # fmt: skip
@@ -300,8 +323,8 @@ def _rows(a: Signal, b: Signal, alpha: float) -> Tensor | None:
     return a.rows + scalar(float(b.mean.mean()) ** 2 * alpha**2, a.rows.dim())
 
 
-def _main_terms(ctx: Context, terms: dict[str, float]) -> dict[str, float]:
+def _main_terms(ctx: Context, terms: dict[str, Coefficient]) -> dict[str, Coefficient]:
     """The sources that matter: those below a ten-thousandth of the largest contribution are dropped."""
-    size = {name: c * c * float(ctx.leaves[name][0]) for name, c in terms.items() if name in ctx.leaves}
+    size = {name: float(np.abs(c * c * ctx.leaves[name]).max()) for name, c in terms.items() if name in ctx.leaves}
     least = 1e-4 * max(size.values(), default=0.0)
     return {name: terms[name] for name, value in size.items() if value > least}

@@ -15,22 +15,22 @@ leans towards tokens that score high. The values see that as ``s² (1 - P)²/C``
 few tokens, most of the result for many.
 """
 
+import itertools
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from torch import Tensor
 
 from firstlight.graph import Node
-from firstlight.theory.axes import main_kind, resized, size
+from firstlight.graph.vocabulary import LEFT_OPERAND, PRODUCT
+from firstlight.theory.axes import Axes, main_kind, resized, size
 from firstlight.theory.gaussian import grid
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.maps.weights import weighted_sum
 from firstlight.theory.signal import Gradient, Signal, scalar
-
-_LEFT = {"matmul": "self", "mm": "self", "bmm": "self", "addmm": "mat1", "baddbmm": "batch1"}
-_RIGHT = {"matmul": "other", "mm": "mat2", "bmm": "mat2", "addmm": "mat2", "baddbmm": "batch2"}
 
 
 @lru_cache(maxsize=1024)
@@ -61,7 +61,7 @@ def softmax(node: Node, ctx: Context) -> Step | None:
         return None
     dim = int(node.arguments["dim"]) % len(x.shape)
     tokens = x.shape[dim]
-    along = x.rows if x.rows is not None and dim == len(x.shape) - 1 else _pair_along(x, dim)
+    along = x.rows if x.rows is not None and dim == len(x.shape) - 1 else pair_along(x, dim)
     variance = max(float((x.second - along).mean()), 0.0)
     p = participation(round(variance, 9), tokens)
     rank = len(x.shape)
@@ -89,7 +89,7 @@ def _jacobian(variance: float, tokens: int) -> float:
     return max(two - 2 * three + two**2, 0.0)
 
 
-def _pair_along(x: Signal, dim: int) -> Tensor:
+def pair_along(x: Signal, dim: int) -> Tensor:
     """The average product of two elements that differ along `dim` only."""
     kind = main_kind(x.axes[dim])
     return {"s": x.far, "c": x.mean**2, "b": x.other}[kind]
@@ -100,18 +100,19 @@ def _pair(x: Signal, dim: int) -> Tensor:
     tokens = x.shape[dim]
     if x.simplex and dim == len(x.shape) - 1 and tokens > 1:
         return (1 / tokens - x.second) / (tokens - 1)
-    return _pair_along(x, dim)
+    return pair_along(x, dim)
 
 
-@rule("matmul", "mm", "bmm", "addmm", "baddbmm")
+@rule("matmul", "mm", "bmm")
 def matmul(node: Node, ctx: Context) -> Step | None:
     """A product with a weight, or of two signals."""
-    a, b = ctx.of(node, _LEFT[node.function]), ctx.of(node, _RIGHT[node.function])
+    a, b = ctx.of(node, LEFT_OPERAND[node.function]), ctx.of(node, PRODUCT[node.function])
     if a is None or b is None or not node.shape or len(a.shape) < 2 or len(b.shape) < 2:
         return None
     if not ctx.is_signal(b.name) and len(b.shape) == 2:
         return weighted_sum(node, ctx, a, b, out=b.shape[-1])
-    return _of_signals(node, ctx, a, b)
+    lead = (*a.axes[:-1],) if len(a.axes) == len(node.shape) else tuple((("s", m),) for m in node.shape[:-1])
+    return of_signals(node, ctx, a, b, (*lead, b.axes[-1]))
 
 
 def _lean(logits: float, p: float, tokens: Signal) -> float:
@@ -119,15 +120,15 @@ def _lean(logits: float, p: float, tokens: Signal) -> float:
     return max(min(logits * (1 - p) ** 2 / tokens.fan, 1.0 - p), 0.0)
 
 
-def _of_signals(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
+def of_signals(node: Node, ctx: Context, a: Signal, b: Signal, axes: Axes) -> Step:
     """``y_ij = Σ_k a_ik b_kj``: ``n (q_a q_b + (n-1) pair_a pair_b)`` with pairs along the summed dimension."""
     n, rank = a.shape[-1], len(shape_of(node))
     qa, qb = float(a.second.mean()), float(b.second.mean())
     pa, pb = float(_pair(a, len(a.shape) - 1).mean()), float(_pair(b, len(b.shape) - 2).mean())
     second = n * (qa * qb + (n - 1) * pa * pb)
     mean = n * float(a.mean.mean()) * float(b.mean.mean())
-    row = float(_pair_along(a, len(a.shape) - 2).mean())  # two rows of a, same k
-    column = float(_pair_along(b, len(b.shape) - 1).mean())
+    row = float(pair_along(a, len(a.shape) - 2).mean())  # two rows of a, same k
+    column = float(pair_along(b, len(b.shape) - 1).mean())
     cross_a = 1 / n**2 if a.simplex else float(a.mean.mean()) ** 2
     rows = n * (qa * column + (n - 1) * pa * (float(b.mean.mean()) ** 2))
     far_b = qb if main_kind(b.axes[-1]) == "c" else column
@@ -142,10 +143,8 @@ def _of_signals(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
         lean = _lean(logits, n * qa, b) if ctx.is_signal(a.name) else 0.0
         second += lean * free
         far = float(b.far.mean()) + (n * row + lean * alike / max(logits, 1e-300)) * free
-    lead = (*a.axes[:-1],) if len(a.axes) == rank else tuple((("s", m),) for m in shape_of(node)[:-1])
-    axes = resized((*lead, b.axes[-1]), shape_of(node))
     maps = [scalar(v, rank) for v in (mean, second, min(far, second), min(max(other, 0.0), second))]
-    out = with_maps(replace(a, near=None), node, axes, maps)
+    out = with_maps(replace(a, near=None), node, resized(axes, shape_of(node)), maps)
     out = replace(out, spread=a.spread + b.spread, rows=scalar(rows, rank) if not a.simplex else None)
     ctx.register(out)
     return Step(out, lambda g: _back(g, a, b, n, qa, qb, pb))
@@ -157,7 +156,7 @@ def _back(g: Gradient, a: Signal, b: Signal, n: int, qa: float, qb: float, pair_
     rows, columns = a.shape[-2], b.shape[-1]
     shared = pair_b if a.simplex else 0.0
     to_a = p * columns * (qb - shared) * (1 if a.simplex else 1 + (columns - 1) / b.fan)
-    row = float(_pair_along(a, len(a.shape) - 2).mean())
+    row = float(pair_along(a, len(a.shape) - 2).mean())
     to_b = p * rows * qa + far * rows * (rows - 1) * row
     flows = []
     for x, value in ((a, to_a), (b, to_b)):
@@ -165,6 +164,39 @@ def _back(g: Gradient, a: Signal, b: Signal, n: int, qa: float, qb: float, pair_
         alike = value * min(max(far / p, 0.0), 1.0) if x is a and a.simplex and p > 0 else 0.0
         flows.append((x.name, Gradient(scalar(value, rank), scalar(alike, rank), g.spread + x.spread), True))
     return flows
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """How many keys the queries see: all of them, or with a causal mask one more each; a few stand for many."""
+
+    counts: tuple[int, ...]
+    queries: tuple[float, ...]  # how many queries see as many
+    pairs: tuple[float, ...]  # of how many pairs the query that sees more sees as many: their weights overlap by 1/that
+
+    @classmethod
+    def of(cls, node: Node, queries: int, tokens: int) -> "_Seen":
+        if not node.arguments.get("is_causal", False):
+            return cls((tokens,), (1.0,), (1.0,))
+        each = np.minimum(np.arange(1, queries + 1), tokens)
+        edges = np.unique(np.geomspace(1, queries + 1, min(queries + 1, 40)).astype(int))
+        parts = [slice(a - 1, b - 1) for a, b in itertools.pairwise(edges)]
+        turns = np.arange(1, queries + 1) * 2 - 1
+        return cls(
+            tuple(round(float(each[part].mean())) for part in parts),
+            tuple(float(part.stop - part.start) for part in parts),
+            tuple(float(turns[part].sum()) for part in parts),
+        )
+
+    def mean(self, of_count: Callable[[int], float], *, pairs: bool = False) -> float:
+        """Mean over queries, or over pairs of queries, of a function of the number of keys."""
+        weights = self.pairs if pairs else self.queries
+        return sum(w * of_count(n) for w, n in zip(weights, self.counts, strict=True)) / sum(weights)
+
+
+def _along_keys(mask: Signal) -> float:
+    """How much an additive mask varies along the keys; one that only switches keys off has no values that are known."""
+    return max(float((mask.second - pair_along(mask, len(mask.shape) - 1)).mean()), 0.0)
 
 
 @rule("scaled_dot_product_attention")
@@ -178,9 +210,12 @@ def fused(node: Node, ctx: Context) -> Step | None:
     factor = float(scale) if isinstance(scale, int | float) else 1 / math.sqrt(d)
     (_, qq, far_q, _), (_, qk, far_k, _), (_, qv, far_v, _) = q.scalars(), k.scalars(), v.scalars()
     apart = max(qk - far_k, 0.0)
-    logits = d * factor**2 * qq * apart
-    p = participation(round(logits, 9), tokens)
-    alike = participation(round(d * factor**2 * max(far_q, 0.0) * apart, 9), tokens)
+    mask = ctx.of(node, "attn_mask")
+    seen = _Seen.of(node, queries, tokens)
+    biased = _along_keys(mask) if mask is not None else 0.0
+    logits = d * factor**2 * qq * apart + biased
+    p = seen.mean(lambda n: participation(round(logits, 9), n))
+    alike = seen.mean(lambda n: participation(round(d * factor**2 * max(far_q, 0.0) * apart, 9), n), pairs=True)
     free = max(qv - far_v, 0.0)
     rank = len(shape_of(node))
     lean = _lean(logits, p, k)
@@ -196,16 +231,18 @@ def fused(node: Node, ctx: Context) -> Step | None:
         gq, gf = float(g.second.mean()), float(g.far.mean())
         ratio = queries / tokens
         to_v = ratio * (p * gq + (queries - 1) * alike * gf)
-        soft = _jacobian(logits, tokens)
+        soft = seen.mean(lambda n: _jacobian(logits, n))
         slope = width * free * factor**2
         # Keys and values are two projections of the same tokens, whose overlaps 1/√C add up over T of them.
         to_q = slope * soft * gq * apart * (1 + (tokens - 1) / k.fan)
         to_k = slope * ratio * soft * (gq * qq + (queries - 1) * gf * far_q * alike / p)
         pair = ratio * (gq / tokens + (queries - 1) / tokens * gf)
-        fars = (0.0, 0.0, min(pair, to_v))
+        flows = [(q, to_q, 0.0), (k, to_k, 0.0), (v, to_v, min(pair, to_v))]
+        if mask is not None:
+            flows.append((mask, width * free * soft * gq / tokens, 0.0))
         return [
-            (x.name, Gradient(scalar(value, rank), scalar(far, rank), g.spread + v.spread), True)
-            for x, value, far in zip((q, k, v), (to_q, to_k, to_v), fars, strict=True)
+            (x.name, Gradient(scalar(value, len(x.shape)), scalar(far, len(x.shape)), g.spread + v.spread), True)
+            for x, value, far in flows
         ]
 
     return Step(out, pull)

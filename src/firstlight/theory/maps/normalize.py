@@ -27,7 +27,7 @@ from firstlight.graph import Node
 from firstlight.theory.axes import label, lag_weights, main_kind, size
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, with_maps
 from firstlight.theory.mixture import about_mean
-from firstlight.theory.signal import Gradient, Signal
+from firstlight.theory.signal import Coefficient, Gradient, Signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def _lag_weights(x: Signal) -> Floats | None:
     return lag_weights(sizes, x.near.shape)
 
 
-def _terms(x: Signal, factor: float) -> dict[str, float]:
+def _terms(x: Signal, factor: float) -> dict[str, Coefficient]:
     return linear_terms(x.terms, factor)
 
 

@@ -82,7 +82,7 @@ def average(node: Node, ctx: Context) -> Step:
     counted = counts if not node.arguments.get("count_include_pad", True) else torch.full_like(counts, n)
     r = closeness(x, window.kernel)
     pair = x.far + r * (x.second - x.far)
-    second = (window.sum(x.second) + (counts - 1) * window.sum(pair)) / counted**2
+    second = ((window.sum(x.second) + (counts - 1) * window.sum(pair)) / counted**2).clamp_min(0)
     mean = window.sum(x.mean) / counted
     far, other = (window.sum(m) * counts / counted**2 for m in (x.far, x.other))
     axes = resized(x.axes, shape_of(node))
@@ -90,8 +90,10 @@ def average(node: Node, ctx: Context) -> Step:
     out = replace(with_maps(x, node, axes, [mean, second, far, other]), near=near, profile=_windowed(x, window, node))
     if out.shape == x.shape:
         variance, apart, _ = x.covariances()
-        alpha = 1 / n + (1 - 1 / n) * (apart / variance + r * (1 - apart / variance) if variance > 0 else 0.0)
-        out = replace(out, terms={**linear_terms(x.terms, float(alpha)), node.name: 1.0})
+        own = float((1 / counted).mean())  # the element's own part of the window around it, more at a border
+        alpha = own + (1 - own) * (apart / variance + r * (1 - apart / variance) if variance > 0 else 0.0)
+        shared = linear_terms(x.terms, np.array([alpha, 1.0, 1.0]))
+        out = replace(out, terms={**shared, node.name: 1.0})
 
     def pull(g: Gradient) -> list[Flow]:
         reads = window.scatter(1 / counted**2 * g.second)

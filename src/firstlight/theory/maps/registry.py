@@ -9,7 +9,7 @@ from torch import Tensor
 
 from firstlight.graph import Graph, Node
 from firstlight.theory.axes import Axes
-from firstlight.theory.signal import Gradient, Leaf, Signal
+from firstlight.theory.signal import Coefficient, Gradient, Leaf, Signal
 
 Flow: TypeAlias = tuple[str, Gradient, bool]
 """Gradient that arrives at a node; false when it only shows the node's own, and another path carries it on."""
@@ -66,12 +66,16 @@ class Context:
         return name in self.graph.signal
 
     def register(self, signal: Signal) -> Signal:
-        """Note the covariances of a signal that is a source of its own, or of the part of it that is."""
+        """Note the covariances of a signal that is a source of its own, or of the part of it that is.
+
+        That part is what the known sources leave over, below zero too: the signal's covariance with itself then is what
+        its maps say, and ``x - x`` is nothing.
+        """
         if signal.name not in self.leaves and signal.name in signal.terms:
             total = signal.covariances()
             rest = {k: c for k, c in signal.terms.items() if k != signal.name}
             known = sum((c * c * self.leaves[k] for k, c in rest.items()), np.zeros(3))
-            self.leaves[signal.name] = np.maximum(total - known, 0.0)
+            self.leaves[signal.name] = total - known
         return signal
 
     def shared(self, a: Signal, b: Signal) -> Leaf:
@@ -116,6 +120,6 @@ def with_maps(signal: Signal, node: Node, axes: Axes, maps: Iterable[Tensor]) ->
     )  # fmt: skip
 
 
-def linear_terms(terms: Mapping[str, float], factor: float) -> dict[str, float]:
+def linear_terms(terms: Mapping[str, Coefficient], factor: Coefficient) -> dict[str, Coefficient]:
     """Coefficients after multiplication by `factor`; what has become negligible is dropped."""
-    return {name: c * factor for name, c in terms.items() if abs(c * factor) > 1e-12}
+    return {name: c * factor for name, c in terms.items() if np.abs(c * factor).max() > 1e-12}

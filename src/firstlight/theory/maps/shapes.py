@@ -15,7 +15,9 @@ from torch import Tensor
 from firstlight.graph import Node
 from firstlight.graph.vocabulary import REARRANGEMENT, SPLIT
 from firstlight.theory.axes import Axes, guess, main_kind, permute, reshape, resized
+from firstlight.theory.elementwise import IDENTITY
 from firstlight.theory.maps.arithmetic import mixed, reduced
+from firstlight.theory.maps.pointwise import apply
 from firstlight.theory.maps.pool import closeness
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.mixture import fitting, summed
@@ -222,6 +224,36 @@ def repeat(node: Node, ctx: Context) -> Step | None:
         maps = [_mapped(node, x, m, None, False) for m in x.maps()]
     out = ctx.register(with_maps(x, node, axes, maps))
     return Step(out, lambda g: [(x.name, reduced(g, x, shape, axes), True)])
+
+
+@rule("copy")
+def copied(node: Node, ctx: Context) -> Step | None:
+    """A tensor that is overwritten as a whole: what is written counts, and where it was written does not."""
+    x = ctx.of(node, "src")
+    return None if x is None or x.shape != node.shape else apply(node, ctx, x, IDENTITY)
+
+
+@rule("write")
+def overwritten(node: Node, ctx: Context) -> Step | None:
+    """A tensor of which a part was overwritten; which part is not known, so moments are averaged over both."""
+    x, part_ = ctx.of(node, "self"), ctx.of(node, "src")
+    if x is None or part_ is None:
+        return None
+    share = math.prod(part_.shape) / math.prod(x.shape)
+    rank = (1,) * len(x.shape)
+    maps = [
+        ((1 - share) * old.mean() + share * new.mean()).reshape(rank)
+        for old, new in zip(x.maps(), part_.maps(), strict=True)
+    ]
+    out = ctx.register(replace(with_maps(x, node, x.axes, maps), near=None))
+
+    def pull(g: Gradient) -> list[Flow]:
+        second, far = g.second.mean(), g.far.mean()
+        there = (1,) * len(part_.shape)
+        kept = g.moved((second * (1 - share)).reshape(rank), (far * (1 - share) ** 2).reshape(rank))
+        return [(x.name, kept, True), (part_.name, g.moved(second.reshape(there), far.reshape(there)), True)]
+
+    return Step(out, pull)
 
 
 @rule("index_select", "gather", "index", "take_along_dim", "embedding_bag", "masked_fill", "where", "index_put")

@@ -107,7 +107,7 @@ def _pulled(weight: Signal) -> float:
     return max(float(weight.second.mean()), 0.0)
 
 
-@rule("linear", "addmm", "matmul_weight")
+@rule("linear")
 def linear(node: Node, ctx: Context) -> Step | None:
     """``y = x Wᵀ + b`` over the last dimension; mixing sites (MLP-Mixer) makes sites of what were channels."""
     x, weight = ctx.of(node, "input"), ctx.of(node, "weight")

@@ -1,0 +1,87 @@
+"""Attention that does not see everything, or that is biased, against networks that are really run."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from wide_networks import measured, normal, predicted
+
+from firstlight.theory.maps.attention import participation
+
+WIDTH, TOKENS = 256, 24
+SHAPE = (6, TOKENS, WIDTH)
+
+
+class Attention(nn.Module):
+    """One head; `bias` is the deviation of a learned bias of its logits."""
+
+    def __init__(self, *, causal=False, bias=0.0):
+        super().__init__()
+        self.qkv, self.causal = nn.Linear(WIDTH, 3 * WIDTH, bias=False), causal
+        self.bias = nn.Parameter(bias * torch.randn(TOKENS, TOKENS)) if bias else None
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=self.bias, is_causal=self.causal)
+
+
+class Positions(nn.Module):
+    """A bias of the logits that is computed from the input, as decomposed relative positions are."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = normal(nn.Linear(WIDTH, 3 * WIDTH, bias=False))
+        self.key = nn.Parameter(torch.randn(TOKENS, WIDTH) * 1.5 * WIDTH**-0.5)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        mask = torch.einsum("btc,sc->bts", q, self.key)
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def learned(**options):
+    def build():
+        model = Attention(**options)
+        nn.init.normal_(model.qkv.weight, 0, WIDTH**-0.5)
+        return nn.Sequential(model, normal(nn.Linear(WIDTH, WIDTH)))
+
+    return build
+
+
+CASES = {
+    "causal": learned(causal=True),
+    "biased": learned(bias=1.5),
+    "biased by the input": lambda: nn.Sequential(Positions(), normal(nn.Linear(WIDTH, WIDTH))),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_attention_has_the_predicted_moments(name):
+    found = measured(CASES[name], SHAPE, 6)
+    torch.manual_seed(0)
+    said = predicted(CASES[name](), torch.zeros(*SHAPE))
+    assert not said.opaque
+    for node in said.nodes:
+        for side, value in (("forward", node.forward_second_moment), ("backward", node.backward_second_moment)):
+            seen = getattr(found, side)
+            if node.name in seen and value is not None:
+                mean, error = seen[node.name]
+                assert value == pytest.approx(mean, abs=4 * error + 0.08 * mean), (side, node.name)
+
+
+def test_a_causal_mask_lets_the_first_token_see_itself_alone():
+    causal, open_ = (predicted(learned(causal=c)(), torch.zeros(*SHAPE)).nodes[-2] for c in (True, False))
+    # Small logits: query i averages i + 1 values, so the mean of 1/(i+1) of them is left, against 1/T.
+    shares = np.mean(1 / np.arange(1, TOKENS + 1)) * TOKENS
+    assert causal.forward_second_moment / open_.forward_second_moment == pytest.approx(shares, rel=0.35)
+
+
+@pytest.mark.parametrize(("variance", "tokens", "power"), [(0.3, 5, 2), (2.0, 40, 2), (1.0, 12, 3), (9.0, 6, 3)])
+def test_participation_of_a_softmax(variance, tokens, power):
+    logits = np.random.default_rng(0).normal(0, math.sqrt(variance), (400_000, tokens))
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    sums = ((weights / weights.sum(1, keepdims=True)) ** power).sum(1)
+    error = sums.std() / math.sqrt(len(sums))
+    assert participation(variance, tokens, power) == pytest.approx(float(sums.mean()), abs=5 * error)

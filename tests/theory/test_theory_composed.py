@@ -1,0 +1,148 @@
+"""Operations that are several in one, against networks that are really run and against the same thing written out."""
+
+import pytest
+import torch
+from torch import nn
+from wide_networks import Written, measured, normal, predicted
+
+WIDTH = 256
+TOKENS, ROWS = (4, 16, WIDTH), (16, WIDTH)
+
+
+class Einsum(nn.Module):
+    """A linear layer as einsum, its weight on either side, or one weight for each token."""
+
+    def __init__(self, equation, shape):
+        super().__init__()
+        self.equation, self.shape = equation, shape
+        self.weight = nn.Parameter(torch.empty(shape))
+
+    def reset(self):
+        nn.init.normal_(self.weight, 0.1 / WIDTH, WIDTH**-0.5)  # a mean too: what inputs share adds up
+        return self
+
+    def forward(self, x):
+        first = self.equation.startswith("...c") or self.equation.startswith("btc")
+        return torch.einsum(self.equation, *((x, self.weight) if first else (self.weight, x)))
+
+
+def einsum(equation, *shape):
+    return lambda: Einsum(equation, shape).reset()
+
+
+class Scaled(nn.Module):
+    """``x + 2 a b`` or ``x + 2 a/b`` of projections, or of learned scales."""
+
+    def __init__(self, operation):
+        super().__init__()
+        self.operation = operation
+        self.one, self.two = nn.Linear(WIDTH, WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)
+        self.scale = nn.Parameter(torch.full((WIDTH,), 0.5))
+
+    def forward(self, x):
+        if self.operation == "addcdiv":
+            return torch.addcdiv(x, self.one(x), 3 + 0.1 * self.two(x), value=2)
+        if self.operation == "of weights":
+            return torch.addcmul(self.scale, self.scale, self.one(x))
+        return torch.addcmul(x, self.one(x), self.two(x), value=2)
+
+
+class Biased(nn.Module):
+    """A matrix product with what is added to it."""
+
+    def __init__(self, beta):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.empty(WIDTH, WIDTH)), nn.Parameter(torch.full((WIDTH,), 0.7))
+        nn.init.normal_(self.weight, 0, WIDTH**-0.5)
+        self.beta = beta
+
+    def forward(self, x):
+        return torch.addmm(self.bias, x, self.weight, beta=self.beta, alpha=2)
+
+
+def overwritten(x):
+    y = x.clone()
+    y[:, :4] = 3 * x[:, 4:8]
+    return y
+
+
+def joined(*modules):
+    return lambda: nn.Sequential(*(build() for build in modules))
+
+
+def linear():
+    return normal(nn.Linear(WIDTH, WIDTH))
+
+
+CASES = {
+    "einsum": (joined(linear, nn.ReLU, einsum("...c,cd->...d", WIDTH, WIDTH), linear), TOKENS),
+    "einsum, weight first": (joined(linear, nn.ReLU, einsum("dc,btc->btd", WIDTH, WIDTH), linear), TOKENS),
+    "einsum, a weight a token": (joined(linear, nn.ReLU, einsum("btc,tcd->btd", 16, WIDTH, WIDTH), linear), TOKENS),
+    "addcmul": (joined(linear, lambda: normal(Scaled("addcmul")), linear), ROWS),
+    "addcmul of weights": (joined(linear, lambda: normal(Scaled("of weights")), linear), ROWS),
+    "addcdiv": (joined(linear, lambda: normal(Scaled("addcdiv")), linear), ROWS),
+    "addmm": (joined(linear, nn.ReLU, lambda: Biased(1), linear), ROWS),
+    "addmm without its first": (joined(linear, nn.ReLU, lambda: Biased(0), linear), ROWS),
+    "overwritten": (joined(linear, lambda: Written(overwritten), linear), TOKENS),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_composed_operations_have_the_predicted_moments(name):
+    build, shape = CASES[name]
+    found = measured(build, shape, 6)
+    torch.manual_seed(0)
+    said = predicted(build(), torch.zeros(*shape))
+    assert not said.opaque
+    for node in said.nodes:
+        for side, value in (("forward", node.forward_second_moment), ("backward", node.backward_second_moment)):
+            seen = getattr(found, side)
+            if node.name in seen and value is not None:
+                mean, error = seen[node.name]
+                assert value == pytest.approx(mean, abs=4 * error + 0.05 * mean), (side, node.name)
+
+
+class Attention(nn.Module):
+    """One head, with matrix products, with einsum, or with products that add to nothing."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.qkv, self.way = nn.Linear(WIDTH, 3 * WIDTH, bias=False), way
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        if self.way == "einsum":
+            return torch.einsum("bij,bjc->bic", torch.softmax(torch.einsum("bic,bjc->bij", q, k) / 16, -1), v)
+        if self.way == "baddbmm":
+            empty = q.new_zeros(q.shape[0], q.shape[1], q.shape[1])
+            return torch.softmax(torch.baddbmm(empty, q, k.transpose(1, 2), beta=0, alpha=1 / 16), -1) @ v
+        return torch.softmax(q @ k.transpose(1, 2) / 16, -1) @ v
+
+
+@pytest.mark.parametrize("way", ["einsum", "baddbmm"])
+def test_attention_is_the_same_in_any_spelling(way):
+    first, other = (
+        predicted(nn.Sequential(normal(Attention(w))), torch.zeros(*TOKENS), {"0.qkv.weight": (0.0, 1 / WIDTH)})
+        for w in ("matmul", way)
+    )
+    assert not other.opaque
+    assert other.nodes[-1].forward_second_moment == pytest.approx(first.nodes[-1].forward_second_moment, rel=1e-9)
+    gradients = [p["0.qkv:linear"].backward_second_moment for p in (first, other)]
+    assert gradients[1] == pytest.approx(gradients[0], rel=1e-9)
+
+
+@pytest.mark.parametrize("equation", ["btc,de->btd", "btt,tc->btc", "btc,cd,de->bte"])
+def test_an_equation_that_is_not_understood_is_opaque(equation):
+    sizes = {"b": 2, "t": 8, "c": 8, "d": 8, "e": 8}
+    left = equation.partition("->")[0].split(",")
+
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = nn.ParameterList([torch.randn([sizes[c] for c in term]) for term in left[1:]])
+
+        def forward(self, x):
+            return torch.einsum(equation, x, *self.weights)
+
+    found = predicted(Odd(), torch.zeros([sizes[c] for c in left[0]]))
+    assert any(node.op == "einsum" for node in found.opaque)
