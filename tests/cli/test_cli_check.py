@@ -110,3 +110,30 @@ def test_codes_and_names_are_unique_and_listed(capsys):
     assert len(capsys.readouterr().out.splitlines()) == len(rules)
     assert run("explain", "FL999") == 2
     assert "lists them all" in capsys.readouterr().err
+
+
+def test_a_loss_of_ones_own_gets_the_folders_labels_whatever_the_output(tmp_path, capsys):
+    import numpy as np
+    from PIL import Image
+
+    (tmp_path / "seg.py").write_text(
+        "from torch import nn\n"
+        "class Dense(nn.Conv2d):\n"
+        "    def forward(self, x):\n"
+        "        return {'out': super().forward(x)}\n"
+        "def build():\n"
+        "    return Dense(3, 4, 3, padding=1)\n"
+        "def dense(output, labels):\n"
+        "    scores = output['out']\n"
+        "    target = labels[:, None, None].expand(-1, *scores.shape[2:])\n"
+        "    return nn.functional.cross_entropy(scores, target)\n"
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    for k, image in enumerate(pixels):
+        folder = tmp_path / "data" / "ab"[k % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{k}.png")
+    arguments = (f"{tmp_path}/seg.py:build", "--data", tmp_path / "data", "--loss", f"{tmp_path}/seg.py:dense")
+    assert run("check", *arguments, "--json") in (0, 1)
+    value = json.loads(capsys.readouterr().out)
+    assert "FL121" not in {row["code"] for row in value["not_checked"]}

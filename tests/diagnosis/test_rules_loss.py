@@ -298,3 +298,19 @@ def test_a_turned_sign_is_named_and_a_combined_loss_is_left_alone(loss, labels):
     assert "sign was turned around" in negated[0].title
     for kept in (loss, lambda o, t: loss(o, t) - 5.0, lambda o, t: loss(o, t) - 2 * o.softmax(1).amax()):
         assert not [f for f in LossAtStart().examine(case(convnet(), IMAGES, labels, kept)) if "sign" in f.title]
+
+
+def test_shares_say_nothing_where_the_loss_chooses_its_samples() -> None:
+    """Hard negative mining, as SSD does it: nearly all labels are background, and few of them are in the loss."""
+    labels = torch.where(torch.arange(64) < 4, 1, 0)
+
+    def mined(scores: Tensor, target: Tensor) -> Tensor:
+        losses = F.cross_entropy(scores, target, reduction="none")
+        return torch.cat([losses[:4], losses[4:].topk(4).values]).mean()
+
+    def plain(scores: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(scores, target, reduction="none").mean()
+
+    with pytest.raises(NotChecked, match="chooses"):
+        codes(HeadBias(), case(convnet(classes=2), IMAGES, labels, mined))
+    assert codes(HeadBias(), case(convnet(classes=2), IMAGES, labels, plain)) != []

@@ -95,3 +95,13 @@ def test_a_tenth_of_each_weight_is_too_much_where_nothing_was_learned() -> None:
     assert told(2.3, 2.0, 3.0, 3.0) == [("fail", "optimizer")]
     assert told(2.3, 2.0, 1.9, 1.8) == []
     assert told(2.3, 0.4, 0.0, 3.0) == []
+
+
+def test_a_frozen_backbone_says_nothing_of_the_rate() -> None:
+    """Fine-tuning with an optimizer over all parameters: what does not move has no gradient."""
+    model = build("plain")
+    for parameter in list(model.parameters())[:-2]:
+        parameter.requires_grad_(False)
+    assert codes(UpdateRatio(), case(model, *batch(), optimizer=torch.optim.SGD(model.parameters(), lr=0.01))) == []
+    low = case(model, *batch(), optimizer=torch.optim.SGD(model.parameters(), lr=1e-12))
+    assert "too low" in only(UpdateRatio(), low).title

@@ -210,3 +210,66 @@ def test_an_unknown_form_is_refused(healthy, tmp_path):
         healthy.save(tmp_path / "check.pdf")
     assert error.value.slug == "unknown-report-form"
     assert not list(tmp_path.iterdir())
+
+
+# ---- what strangers bring -------------------------------------------------------------------------------
+
+
+class Detector(nn.Module):
+    """Takes lists of images and of targets, as torchvision's do, and returns its losses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.scores = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 4)
+
+    def forward(self, images, targets=None):
+        pooled = torch.stack([self.features(image).relu().mean((1, 2)) for image in images])
+        scores = self.scores(pooled)
+        if targets is None:
+            return scores
+        boxes = torch.stack([target["boxes"] for target in targets])
+        if bool((boxes <= 0).any()):
+            raise ValueError("boxes have a positive size")
+        return {"labels": functional.cross_entropy(scores, torch.stack([target["labels"] for target in targets]))}
+
+
+def test_a_detector_with_its_lists_of_images_and_targets():
+    torch.manual_seed(0)
+    images = [torch.rand(3, 12 + k, 16) for k in range(4)]
+    targets = [{"boxes": torch.rand(4) + 1, "labels": torch.tensor(k)} for k in range(4)]
+    found = fl.check(Detector(), (images, targets))
+    assert found.ok
+    assert found.run.first.loss_kind == "sum of the model's own losses"
+    assert found.run.mixing is not None, found.run.notes
+    assert fl.check(Detector(), (images, torch.arange(4)), functional.cross_entropy).ok
+    with pytest.raises(FirstlightError, match="does not fit"):
+        fl.check(Detector(), images, functional.cross_entropy)
+
+
+def test_a_loss_that_fits_a_tensor_and_not_a_mapping_is_told_what_came():
+    class Segmenter(nn.Conv2d):
+        def forward(self, x):
+            return {"out": super().forward(x), "aux": x}
+
+    labels = torch.zeros(4, 16, 16, dtype=torch.long)
+    with pytest.raises(FirstlightError, match="returns a mapping of out, aux"):
+        fl.check(Segmenter(3, 5, 1), (batch(4)[0], labels), functional.cross_entropy)
+    assert fl.check(Segmenter(3, 5, 1), (batch(4)[0], labels), lambda y, t: functional.cross_entropy(y["out"], t)).ok
+
+
+def test_the_default_optimizer_breaks_nothing_in_half_precision():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(768, 32), nn.ReLU(), nn.Linear(32, 10)).half()
+    inputs, labels = batch()
+    found = fl.check(model, (inputs.half(), labels), functional.cross_entropy)
+    assert found.ok, found
+    assert all(step.loss == step.loss for step in found.run.steps)
+
+
+def test_one_reason_for_many_rules_is_one_line(healthy):
+    inputs, labels = batch()
+    found = fl.check(network(), (inputs, labels + 5), functional.cross_entropy)
+    section = next(s for s in found.document.sections if s.title == "What was not looked at")
+    rows = section.blocks[0].rows
+    assert len({reason for _, reason in rows}) == len(rows)
+    assert any(codes.startswith("FL201 to") for codes, _ in rows)

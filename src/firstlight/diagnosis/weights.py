@@ -147,13 +147,16 @@ def _carrying(node: Node) -> tuple[str, ...]:
 
 
 def relative_updates(case: Case) -> dict[str, float]:
-    """Largest update of each weight in one step, over its size, or over ``1/sqrt(fan_in)`` if it starts smaller."""
+    """Largest update of each weight in one step, over its size, or over ``1/sqrt(fan_in)`` if it starts smaller.
+
+    Weights that get no gradient are left out: that a frozen layer does not move says nothing of the learning rate.
+    """
     found: dict[str, float] = {}
     known = summing(case)
     held = case.run.optimizer.learning_rate
     for step in case.run.steps:
         for p in step.parameters:
-            if p.name in known and p.name in held:
+            if p.name in known and p.name in held and p.gradient is not None:
                 ratio = p.update / max(p.size, 1 / math.sqrt(known[p.name].fan_in))
                 found[p.name] = ratio if math.isnan(ratio) else max(ratio, found.get(p.name, 0.0))
     return found

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from firstlight.errors import FirstlightError
+from firstlight.graph.trace import reason
 
 Loss = Callable[..., Tensor]
 
@@ -27,7 +28,7 @@ def evaluate(output: Any, labels: Tensor | None, loss: Loss | None) -> tuple[Ten
     except FirstlightError:
         raise
     except Exception as error:
-        raise _misfit(f"it raised {type(error).__name__}: {str(error).strip().splitlines()[0:1]}") from error
+        raise _misfit(f"it raised {reason(error)}{_returned(output)}") from error
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise _misfit(f"it gave {shape} instead of one number")
@@ -63,6 +64,13 @@ def _surrogate(outputs: list[Tensor]) -> Tensor:
         target = torch.randn(output.shape, generator=generator).to(output.device)
         distances.append((output.float() - target).square().mean() / 2)
     return torch.stack(distances).sum()
+
+
+def _returned(output: Any) -> str:
+    """What the model returns, where that is no tensor and so may be the reason."""
+    if isinstance(output, Mapping):
+        return f"; the model returns a mapping of {', '.join(map(str, [*output][:6]))}"
+    return "" if isinstance(output, Tensor) else f"; the model returns a {type(output).__name__}"
 
 
 def _misfit(cause: str) -> FirstlightError:

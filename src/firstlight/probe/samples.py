@@ -35,20 +35,25 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def with_company(batch: Any, size: int, *others: float) -> Any:
-    """The first sample of a batch of `size`, and beside it the last one times each of `others`; integers as they are.
+    """The first sample of a batch of `size`, and beside it the last one times each of `others`.
 
-    What has no axis (or list) of that length is left as it is.
+    Only the first argument is multiplied, where it is floating-point: boxes and masks mean something. What has no axis
+    (or list) of that length is left as it is.
     """
+    same = (1.0,) * len(others)
     if isinstance(batch, Tensor):
         if batch.dim() == 0 or len(batch) != size:
             return batch
         return torch.cat([batch[:1], *(_times(batch[-1:], factor) for factor in others)])
     if isinstance(batch, Mapping):
-        return {key: with_company(value, size, *others) for key, value in batch.items()}
+        return {
+            key: with_company(value, size, *(same if turn else others))
+            for turn, (key, value) in enumerate(batch.items())
+        }
     if isinstance(batch, list) and len(batch) == size and all(isinstance(x, Tensor | Mapping) for x in batch):
         return [batch[0], *(tree_map(lambda leaf, f=factor: _times(leaf, f), batch[-1]) for factor in others)]
     if isinstance(batch, list | tuple):
-        return type(batch)(with_company(value, size, *others) for value in batch)
+        return type(batch)(with_company(value, size, *(same if turn else others)) for turn, value in enumerate(batch))
     return batch
 
 

@@ -111,7 +111,9 @@ def _made(optimizer: Optimizing | None, parameters: Mapping[str, nn.Parameter]) 
     if optimizer is not None:
         return optimizer(parameters.values())
     trainable = [parameter for parameter in parameters.values() if parameter.requires_grad]
-    return torch.optim.Adam(trainable, lr=1e-4) if trainable else None
+    # Adam divides by √v + eps: 1e-8 is zero in float16, as is v, and 0/0 would be our fault and not the network's.
+    eps = max([1e-8, *(torch.finfo(p.dtype).tiny for p in trainable if p.is_floating_point())])
+    return torch.optim.Adam(trainable, lr=1e-4, eps=eps) if trainable else None
 
 
 def _twin(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> Optimizer:

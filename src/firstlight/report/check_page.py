@@ -263,6 +263,18 @@ def _row(case: "Case", node: "NodeMeasurement") -> tuple[str, ...]:
     )
 
 
+def _codes(codes: Sequence[str]) -> str:
+    """``"FL201 to FL206, FL301"``: what follows one another in the list of all rules is drawn together."""
+    order = [rule.code for rule in all_rules()]
+    runs: list[list[str]] = []
+    for code in sorted(codes, key=order.index):
+        if runs and order.index(code) == order.index(runs[-1][-1]) + 1:
+            runs[-1].append(code)
+        else:
+            runs.append([code])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
+
+
 def check_coverage(diagnosis: "Diagnosis") -> tuple[Block, Block]:
     """What was not looked at, with the reasons; and the state of every rule."""
     found = {f.code: f"found, {f.severity}" for f in reversed(diagnosis.findings)}
@@ -272,5 +284,8 @@ def check_coverage(diagnosis: "Diagnosis") -> tuple[Block, Block]:
     said = "firstlight explain CODE says what a rule looks at"
     reasons: Block = Text("Every rule was applied.")
     if diagnosis.not_checked:
-        reasons = Table(("not checked", "because"), diagnosis.not_checked)
+        codes: dict[str, list[str]] = {}
+        for code, reason in diagnosis.not_checked:
+            codes.setdefault(reason, []).append(code)
+        reasons = Table(("not checked", "because"), tuple((_codes(every), reason) for reason, every in codes.items()))
     return reasons, Table(("code", "rule", "state"), rows, caption=said, folded=True)

@@ -65,7 +65,8 @@ def check_source(
             that `Recipe.load` reads.
         mean, std: constants to normalize with instead, in units of full scale.
         loss: "cross-entropy", "bce-with-logits" (one score against the rest for each class), "mse" (scores against
-            one-hot labels), or FILE.py:CALLABLE of output and labels.
+            one-hot labels), or FILE.py:CALLABLE of output and labels (of the output alone where it is not one
+            row of scores, and no folders name the classes).
         optimizer: "sgd" (momentum 0.9), "adam" or "adamw"; None leaves what concerns it unchecked.
         lr: its learning rate.
         resize, crop, resample, split, all_splits, alpha, orientation, nodata, key, workers, engine: see `scan`.
@@ -103,12 +104,15 @@ def check_source(
     prepared = _recipe(recipe, mean, std, statistics)
     inputs = inputs_of(prepared, pixels) if prepared is not None else torch.from_numpy(pixels).movedim(3, 1).float()
     scores = _scores(network, inputs)
-    labels = labels_for([name for name, _ in samples], list(counts), scores, seed)
+    names, own = [name for name, _ in samples], ":" in loss
+    labels = labels_for(names, list(counts), scores, seed).values
+    if own and labels is None and len(counts) > 1:  # it knows what to do with an output that is not one row of scores
+        labels = labels_for(names, list(counts), (len(names), len(counts)), seed).values
     found = check(
         network,
         inputs,
-        None if labels.values is None else _loss(loss),
-        labels=labels.values,
+        _loss(loss) if own or labels is not None else None,
+        labels=labels,
         optimizer=None if optimizer is None else _optimizer(optimizer, lr),
         statistics=statistics,
         recipe=prepared,

@@ -204,7 +204,8 @@ def check(
     Args:
         model: any module, on the device of the batch.
         batch: what the data loader yields: ``(inputs, labels)``, a mapping with the labels among its entries, or the
-            inputs alone. Images are ``[N, C, H, W]``.
+            inputs alone. Images are ``[N, C, H, W]``, or a list of images of their own sizes. Targets that are no
+            tensor (a detector's list of boxes) go into the model with the inputs.
         loss: callable of the output and the labels that returns one number; without it, the loss that the model
             itself returns, or cross-entropy where the labels are classes; see `firstlight.probe.probe`.
         labels: of the batch, when `batch` is the inputs alone.
@@ -272,11 +273,20 @@ def _split(batch: Any, labels: Tensor | None, *, keep: bool) -> tuple[Any, Tenso
         if key is None or labels is not None:
             return batch, labels
         return (batch if keep else {k: v for k, v in batch.items() if k != key}), batch[key]
+    if _is_images(batch):
+        return (batch,), labels
     if isinstance(batch, list | tuple) and labels is None and len(batch) == 2:
-        return batch[0], batch[1]
-    if isinstance(batch, list | tuple) and len(batch) == 1:
-        return batch[0], labels
-    return batch, labels
+        if isinstance(batch[1], list | tuple | Mapping):
+            return tuple(batch), None
+        batch, labels = batch
+    elif isinstance(batch, list | tuple) and len(batch) == 1:
+        batch = batch[0]
+    return ((batch,) if _is_images(batch) else batch), labels
+
+
+def _is_images(batch: Any) -> bool:
+    """Whether this is one argument, a list of images of their own sizes, as detectors take them."""
+    return isinstance(batch, list) and bool(batch) and all(isinstance(x, Tensor) and x.dim() == 3 for x in batch)
 
 
 def _run(

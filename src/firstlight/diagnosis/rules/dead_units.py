@@ -56,7 +56,7 @@ class DeadUnits(Rule):
             raise NotChecked("units were not measured (histograms=False)")
         samples = next((n.shape[0] for n in case.graph.nodes if n.kind == "input" and n.shape), 0)
         if samples < _SAMPLES:
-            raise NotChecked(f"{samples} samples are too few to call a unit dead")
+            raise NotChecked(f"a batch of {samples} is too small to call a unit dead")
         silent = {node.name for node in case.run.first.nodes if node.fraction_zero == 1}
         shares: dict[str, tuple[float, float]] = {}
         for name, units in nodes.items():

@@ -8,7 +8,7 @@ from torch import Tensor
 from firstlight.diagnosis.case import Case, NotChecked
 from firstlight.diagnosis.finding import Finding, Repair, Severity
 from firstlight.diagnosis.rule import Rule
-from firstlight.diagnosis.scoring import Head, calls, head, rows
+from firstlight.diagnosis.scoring import Head, calls, each, head, rows
 from firstlight.probe import LossCall
 
 _GAIN, _SHARE = 0.1, 0.5
@@ -65,6 +65,8 @@ class HeadBias(Rule):
             yield from self._shares(case, call, scores)
 
     def _shares(self, case: Case, call: LossCall, scores: Tensor) -> Iterator[Finding]:
+        if call.arguments.get("reduction") == "none" and not _is_mean(case, call):
+            raise NotChecked("the loss chooses or weighs the samples itself, so their shares are not what it sees")
         counts = _counts(case, call, scores.shape[1])
         surplus = 0.0 if case.class_counts is not None else (scores.shape[1] - 1) / (2 * float(counts.sum()))
         weight = call.arguments.get("weight")
@@ -86,7 +88,7 @@ class HeadBias(Rule):
         targets = rows(call.target)
         n = len(call.target)
         if n < 2 * _FEWEST:
-            raise NotChecked(f"{n} samples say little about frequencies")
+            raise NotChecked(f"a batch of {n} says little about frequencies")
         rate = (targets.sum(0) + 0.5) / (len(targets) + 1)
         bias = torch.log(rate / (1 - rate))
 
@@ -140,6 +142,12 @@ class HeadBias(Rule):
         )
 
 
+def _is_mean(case: Case, call: LossCall) -> bool:
+    """Whether the loss that was differentiated is the mean of what this call gave for each sample."""
+    mean = float(each(call, plain=False).mean())
+    return abs(case.run.steps[0].loss - mean) <= 1e-3 * abs(mean)
+
+
 def _counts(case: Case, call: LossCall, classes: int) -> Tensor:
     """Samples of each class, in the training set or in the batch."""
     if case.class_counts is not None:
@@ -150,5 +158,5 @@ def _counts(case: Case, call: LossCall, classes: int) -> Tensor:
         raise NotChecked("the labels are not one index each; pass class_counts=")
     y = call.target[call.target != int(call.arguments.get("ignore_index", -100))].long().cpu()
     if len(y) < _FEWEST * classes:
-        raise NotChecked(f"{len(y)} labels say little about the shares of {classes} classes; pass class_counts=")
+        raise NotChecked(f"a batch of {len(y)} says little about the shares of {classes} classes; pass class_counts=")
     return torch.bincount(y, minlength=classes).double()

@@ -67,12 +67,14 @@ class LabelsImbalanced(Rule):
     def _of_the_batch(self, case: Case) -> Floats:
         known = task(case)
         y, classes = known.indices, known.classes
-        if y is None or classes is None or known.labels.dim() > 1:
+        if classes is None:
+            raise NotChecked("the number of classes is not known; pass classes= or class_counts=")
+        if y is None or known.labels.dim() > 1:
             raise NotChecked("the labels are not one index each; pass class_counts=")
         if int(y.min()) < 0 or int(y.max()) >= classes:
             raise NotChecked("labels are outside the classes")
         if y.numel() < 5 * classes:
-            raise NotChecked(f"{y.numel()} labels say little about {classes} classes; pass class_counts=")
+            raise NotChecked(f"a batch of {y.numel()} says little about {classes} classes; pass class_counts=")
         return np.bincount(y.cpu().numpy(), minlength=classes).astype(np.float64)
 
     def _resampled(self, case: Case, classes: int) -> bool:

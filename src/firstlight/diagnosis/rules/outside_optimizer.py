@@ -36,7 +36,7 @@ class OutsideOptimizer(Rule):
         outside = [name for name in heard if name not in facts.learning_rate]
         if not outside:
             return
-        strangers = f" It holds {facts.strangers} tensors that are not in this model." if facts.strangers else ""
+        strangers = f"; it holds {facts.strangers} tensors that are not in this model" if facts.strangers else ""
         first = outside[0]
         everything = len(outside) == len(heard)
         beginning = not strangers and outside == heard[: len(outside)] and 2 * len(outside) > len(heard)

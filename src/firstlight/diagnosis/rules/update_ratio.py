@@ -45,7 +45,7 @@ class UpdateRatio(Rule):
             raise NotChecked("no optimizer was given")
         ratios = relative_updates(case)
         if not ratios:
-            raise NotChecked("the optimizer holds no weight that a layer sums with")
+            raise NotChecked("the optimizer holds no weight with a gradient that a layer sums with")
         largest = max(ratios, key=ratios.__getitem__)
         middle = statistics.median(ratios.values())
         seen = losses(case)
@@ -68,7 +68,7 @@ class UpdateRatio(Rule):
             "optimizer",
             f"the learning rate of {rate:g} is far too {direction}: one step moves {several(names, 1)} {moved}",
             evidence=f"{facts.name}; update over weight {ratio:.2e} against about {_USUAL:g}. "
-            f"Loss {case.run.first.loss:.4g} before and {case.run.final_loss} after {len(case.run.steps)} steps.",
+            f"Loss {' → '.join(f'{loss:.4g}' for loss in losses(case))} over {len(case.run.steps)} steps.",
             cause="a rate made for another optimizer or loss"
             if direction == "low" or len(names) > 1
             else f"a rate, or a decay, of its own for {names[0]}",
