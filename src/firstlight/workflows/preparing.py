@@ -13,6 +13,7 @@ from torch import nn
 from firstlight._files import write_atomically
 from firstlight._typing import Progress
 from firstlight.engines import Observer
+from firstlight.errors import FirstlightError
 from firstlight.graph import Graph, trace
 from firstlight.initialization import InitReport
 from firstlight.models import open_model, small_cnn
@@ -124,6 +125,9 @@ def prepare(
 ) -> Prepared:
     """Scan the images, derive a ResNet-style recipe, initialize the network, and check it on a real batch.
 
+    Where the images lie in one folder per class and the network has one output per class, its head starts at the
+    classes' frequencies.
+
     Writes ``statistics.json``, ``recipe.json``, ``weights.safetensors`` and ``report.html`` into `out`. While the scan
     of a path or URL runs, finished blocks are kept in ``OUT.partial``, and the same call goes on from them.
 
@@ -146,7 +150,7 @@ def prepare(
         observer = observer_for(resize, crop, resample, alpha, orientation, nodata)
         transform, notes = common_size(chosen, observer)
         network = open_model(model) if isinstance(model, str) else model
-        classes = list(classes_of(chosen))
+        classes = classes_of(chosen)
         statistics = scan(
             chosen,
             resize=transform.resize,
@@ -175,7 +179,7 @@ def _with_network(
     statistics: Statistics,
     samples: list[Sample],
     network: nn.Module,
-    classes: list[str],
+    classes: dict[str, int],
     seed: int,
     notes: tuple[str, ...],
     out: Path,
@@ -184,14 +188,22 @@ def _with_network(
     recipe = Recipe.resnet(statistics)
     inputs = inputs_of(recipe, batch_of(samples, statistics.channels, statistics.kind))
     graph = trace(network, inputs)
-    initialized = initialize(network, inputs, seed=seed, graph=graph)
+    counts = _counts(classes, _output_shape(graph))
+    try:
+        initialized = initialize(network, inputs, seed=seed, graph=graph, class_counts=counts)
+    except FirstlightError as error:
+        if error.slug not in _HEADLESS:
+            raise
+        notes = (*notes, f"The head does not start at the classes' frequencies: {error.cause}.")
+        initialized = initialize(network, inputs, seed=seed, graph=graph)
     prediction = predict(network, inputs, images=inputs, plan=initialized.plan, graph=graph)
-    labels = labels_for([name for name, _ in samples], classes, _output_shape(graph), seed)
-    checked = check(network, inputs, labels=labels.values, statistics=statistics, recipe=recipe)
+    labels = labels_for([name for name, _ in samples], list(classes), _output_shape(graph), seed)
+    checked = check(network, inputs, labels=labels.values, statistics=statistics, recipe=recipe, class_counts=counts)
     files = {name: out / file for name, file in _FILES.items()}
     return Prepared(statistics, recipe, initialized, prediction, checked, graph, labels.what, notes, files)
 
 
+_HEADLESS = {"no-head", "head-without-bias"}  # what was not asked for by name is not refused
 _FILES = {
     "statistics": "statistics.json",
     "recipe": "recipe.json",
@@ -206,6 +218,12 @@ def _write(result: Prepared, network: nn.Module, samples: list[tuple[str, NDArra
     result.recipe.save(result.files["recipe"])
     save_weights(network, result.files["weights"], result.initialized)
     write_atomically(result.files["report"], to_html(result.document(samples[:_SHOWN])))
+
+
+def _counts(classes: dict[str, int], scores: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """Images of each class, where the network has one output per class and nothing else."""
+    fits = scores is not None and len(scores) == 2 and len(classes) == scores[1] >= 2
+    return tuple(classes.values()) if fits else None
 
 
 def _output_shape(graph: Graph) -> tuple[int, ...] | None:
