@@ -3,9 +3,9 @@
     python tests/theory/kernel_references.py [--draws N] [--width N]
 
 A wide network with random weights is a Gaussian process (Lee et al., 2018; Novak et al., 2019, and the
-`neural-tangents` library compute its kernel in closed form). Here each network is simply drawn, again and again, and its
-kernel measured: the product of one channel at two places, averaged over channels and draws, for a place with itself,
-with another site of the sample, and with another sample. The error is the standard error over draws.
+`neural-tangents` library compute its kernel in closed form). Here each network is simply drawn, again and again, and
+its kernel measured: the product of one channel at two places, averaged over channels and draws, for a place with
+itself, with another site of the sample, and with another sample. The error is the standard error over draws.
 """
 
 import argparse

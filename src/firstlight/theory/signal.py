@@ -56,6 +56,7 @@ class Signal:
         swing: variance of log(size) of one channel over samples, shared by all sites of a sample (a gate's doing).
         rows: K between elements along the last dimension, for the logits of attention; ``None`` when unknown.
         simplex: true when the elements along the last dimension are positive and sum to one.
+        balanced: of a weight whose mean over what each output sums is zero exactly, as a standardized one's is.
         across: E z z' between two channels of one element; ``None`` where that is (E z)², as after random weights.
         taps: the weights that the size of one channel depends on, kept while elements are arranged; ``None`` when many.
         kurtosis: E (w - E w)⁴ over the squared variance, of the elements of a parameter; 3 for a normal distribution.
@@ -78,6 +79,7 @@ class Signal:
     swing: float = 0.0
     rows: Tensor | None = None
     simplex: bool = False
+    balanced: bool = False
     across: Tensor | None = None
     taps: "Taps | None" = None
     kurtosis: float = 3.0

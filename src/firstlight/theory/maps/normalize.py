@@ -84,6 +84,7 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     mean = (x.mean - (group.average(x.mean) if centred else 0.0)) / root * gamma[0] + beta[0]
     maps = [maps[0].clamp_min(0), *maps[1:]]
     out = replace(with_maps(x, node, x.axes, [mean, *maps]), spread=0.0, taps=None)
+    out = replace(out, balanced=centred and not ctx.is_signal(x.name) and beta == (0.0, 0.0))
     out = replace(out, terms=_terms(x, float((gamma[0] / root).mean())))
     profile = about_mean(x.profile, float(x.second.mean()), float(level.mean())) if shared else None
     out = ctx.register(replace(out, terms={**out.terms, node.name: 1.0}, profile=profile))

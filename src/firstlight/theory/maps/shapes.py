@@ -85,7 +85,7 @@ def arrange(node: Node, ctx: Context) -> Step | None:
     out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x))
     kept = node.function in REARRANGEMENT and math.prod(shape_of(node)) == math.prod(x.shape)
     if kept:
-        out = replace(out, terms=x.terms, simplex=x.simplex and _last_kept(node, x))
+        out = replace(out, terms=x.terms, simplex=x.simplex and _last_kept(node, x), balanced=x.balanced)
         out = replace(out, rows=None if x.rows is None else x.rows.mean().reshape((1,) * len(axes)))
     elif node.function.startswith("upsample"):
         out = replace(out, near=None)

@@ -55,10 +55,12 @@ def _finish(
     return replace(with_maps(x, node, axes, [mean, second, far, other]), near=near, across=across, taps=weights)
 
 
-def _weighted(x: Signal, weight: Signal, terms: float, collect: Callable[[Tensor, bool], Tensor]) -> list[Tensor]:
+def _weighted(
+    x: Signal, weight: Signal, terms: float, collect: Callable[[Tensor, bool], Tensor], taps_: int = 1
+) -> list[Tensor]:
     """Mean, second, far, other (and across, when the weights' mean is not zero) of a sum with random weights.
 
-    `collect(map, pair)` sums a map over the terms.
+    `collect(map, pair)` sums a map over the terms, of which `taps_` read one channel.
     """
     mean_w, second_w = float(weight.mean.mean()), float(weight.second.mean())
     variance_w = max(second_w - mean_w**2, 0.0)
@@ -69,7 +71,27 @@ def _weighted(x: Signal, weight: Signal, terms: float, collect: Callable[[Tensor
         apart = (1 - 1 / terms) * terms * collect(x.channel_pairs(), False)
         shared = [mean_w**2 * (s + apart) for s in summed]
         return [mean_w * mean, *(m + s for m, s in zip(maps, shared, strict=True)), shared[0]]
+    if weight.balanced:
+        maps = _without_shared(x, variance_w / max(terms - 1, 1), maps, collect, (taps_ - 1) / max(terms - 1, 1))
     return [mean_w * mean, *maps]
+
+
+def _without_shared(
+    x: Signal, covariance: float, maps: list[Tensor], collect: Callable[[Tensor, bool], Tensor], same: float
+) -> list[Tensor]:
+    """For weights that add up to zero what all inputs share does not count.
+
+    ``E w w' = -s²/(d-1)`` for two of the ``d`` weights takes ``s²/(d-1)`` of each product of two different inputs away.
+    These differ in their site alone (a share `same` of them) or in their channel; with ``p`` for such a product, the
+    sum over all inside the image is ``Σ √p Σ √p'`` less the terms that are one input.
+    """
+    found = []
+    for k, (m, apart) in enumerate(zip(maps, (x.far, x.far, x.other), strict=True)):
+        pairs = (same * apart + (1 - same) * x.channel_pairs()).clamp_min(0)
+        here = collect(pairs.sqrt(), False)
+        there = here if k == 0 else here.mean()
+        found.append(m - covariance * (here * there - collect(pairs, k > 0)))
+    return [found[0].clamp_min(0), *found[1:]]
 
 
 def _free(weight: Signal, terms: float) -> float:
@@ -163,7 +185,7 @@ def convolution(node: Node, ctx: Context) -> Step | None:
         grouped = _by_group(values, groups, shape_of(node)[1]) * per_group
         return window.pair_sum(grouped) if pair else window.sum(grouped)
 
-    maps, near = _weighted(x, weight, terms, collect), _strided(x.near, stride)
+    maps, near = _weighted(x, weight, terms, collect, math.prod(kernel)), _strided(x.near, stride)
     profile = None if x.profile is None else even(window.sum(x.profile) / window.sum(torch.ones_like(x.profile)))
     # A small image has most taps of a large kernel outside.
     inside = float(window.sum(torch.ones((1,) * len(x.shape), dtype=torch.float64)).mean()) / math.prod(kernel)
