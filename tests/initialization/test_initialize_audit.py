@@ -214,3 +214,29 @@ def test_gradients_that_are_zero_only_for_now_do_not_make_a_symmetry_permanent()
         model.one.weight[4], model.one.bias[4] = model.one.weight[1], model.one.bias[1]
     (found,) = symmetries(model, normal(16, 6))
     assert not found.permanent
+
+
+class Scaled(nn.Module):
+    """Convolutions with one scale per channel, of shape [C, 1, 1], and a 1×1 depthwise convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1, groups=8)
+        self.scale = nn.Parameter(torch.full((8, 1, 1), 1e-5))
+        nn.init.ones_(self.two.weight)
+        nn.init.zeros_(self.two.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(self.one(x)) * self.scale
+
+
+def test_equal_scales_of_channels_are_no_equal_units() -> None:
+    assert symmetries(Scaled(), normal(4, 3, 8, 8)) == ()
+
+
+def test_units_that_read_one_number_are_units() -> None:
+    model = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 1))
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.3)
+    (found,) = symmetries(model, normal(8, 1))
+    assert (found.parameter, found.units, found.permanent) == ("0.weight", 6, True)

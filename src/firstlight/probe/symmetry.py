@@ -71,12 +71,20 @@ def _incoming(model: nn.Module) -> list[tuple[str, Tensor]]:
         if weight.dim() < 2 or not weight.is_floating_point() or weight.is_meta:
             continue
         stem, _, last = name.rpartition(".")
+        if weight[0].numel() == 1 and not _reads_one(model.get_submodule(stem), last):
+            continue
         bias = parameters.get(f"{stem}.{last.replace('weight', 'bias')}") if "weight" in last else None
         flat = weight.flatten(1)
         rows.append(
             (name, torch.cat([flat, bias[:, None]], 1) if bias is not None and len(bias) == len(flat) else flat)
         )
     return rows
+
+
+def _reads_one(owner: nn.Module, name: str) -> bool:
+    """Whether rows of one element are units with one input, and not scales of a channel each."""
+    whole = isinstance(owner, nn.Linear) or (isinstance(owner, nn.modules.conv._ConvNd) and owner.groups == 1)
+    return whole and name == "weight"
 
 
 def _groups(rows: Tensor) -> tuple[tuple[int, ...], ...]:
