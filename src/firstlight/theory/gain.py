@@ -26,6 +26,8 @@ def gain(activation: Activation | None) -> float:
 
 def second_moment(activation: Activation, variance: float = 1.0) -> float:
     """``E[phi(z)^2]`` for a normal ``z`` of mean zero, to about ten digits, by the quadrature of `theory.gaussian`."""
+    if activation.steps:
+        return expect(lambda z: activation(z).square(), variance=variance)
     settings = [float(v) for v in activation.arguments.values() if isinstance(v, int | float)]
     kinks = (*_CORNERS, *(v for v in settings if -12 < v < 12))
     return expect(lambda z: activation(z).square(), variance=variance, kinks=kinks)
