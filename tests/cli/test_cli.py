@@ -313,6 +313,9 @@ def test_prepare_takes_the_options_of_a_scan(tmp_path):
     stats = fl.Statistics.load(tmp_path / "out" / "statistics.json")
     assert stats.provenance.nodata == 255
     assert stats.pixels.tolist() == [12 * 12 * 16] * 3
+    done = run("prepare", tmp_path / "a.npz", "--key", "images", "--sample", "5", "-o", tmp_path / "few")
+    assert done.returncode == 0, done.stderr
+    assert fl.Statistics.load(tmp_path / "few" / "statistics.json").pixels.tolist() == [5 * 16 * 16] * 3
     done = run("prepare", tmp_path / "a.npz", "--key", "images", "--alpha", "pink", "-o", tmp_path / "no")
     assert done.returncode == 2
     assert "not a policy" in done.stderr

@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
-from firstlight.cli.shared import image_options, print_json, progress_bar
+from firstlight.cli.shared import count_options, image_options, print_json, progress_bar
 
 
 @click.command("prepare")
 @click.argument("source", default="demo:photos")
 @click.argument("model", required=False)
 @image_options
+@count_options
 @click.option(
     "-o",
     "--output",

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from firstlight.cli.shared import image_options, print_json, progress_bar
+from firstlight.cli.shared import count_options, image_options, print_json, progress_bar
 
 
 @click.command("scan")
@@ -20,9 +20,8 @@ from firstlight.cli.shared import image_options, print_json, progress_bar
     help="The statistics; the page goes beside it with the suffix .html.",
 )
 @click.option("--page/--no-page", default=True, show_default=True, help="Write the HTML page.")
-@click.option("--sample", type=int, help="Count only this many images, chosen at random.")
+@count_options
 @click.option("--tolerance", type=float, help="Random order; stop when the mean is known to ± this (full scale = 1).")
-@click.option("--masks", help="A source with one mask per image, by name; zero leaves a pixel out.")
 @click.option("--strict", is_flag=True, help="Exit code 1 when an image could not be counted.")
 @click.option("--restart", is_flag=True, help="Forget an unfinished scan instead of going on from it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of a table.")

@@ -57,6 +57,14 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def count_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that leave images or pixels out of the count."""
+    command = click.option("--masks", help="A source with one mask per image, by name; zero leaves a pixel out.")(
+        command
+    )
+    return click.option("--sample", type=int, help="Count only this many images, chosen at random.")(command)
+
+
 def print_json(value: Any) -> None:
     """A result on standard output as JSON; what is not finite becomes null, for JSON has no word for it."""
     click.echo(to_json(value))

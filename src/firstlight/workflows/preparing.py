@@ -110,6 +110,8 @@ def prepare(
     resize: int | None = None,
     crop: int | None = None,
     resample: str = "bilinear",
+    sample: int | None = None,
+    masks: Any = None,
     split: str | None = None,
     all_splits: bool = False,
     alpha: str = "mask",
@@ -136,9 +138,10 @@ def prepare(
         model: a network, or its name for `open_model`; None takes a small CNN of six convolutions.
         out: folder for the four files.
         resize, crop, resample: see `scan`. When the images differ in size and neither is given, 256 and 224.
+        sample, masks: leave images or pixels out of the statistics, see `scan`.
         split, all_splits, alpha, orientation, nodata, key: see `scan`.
         batch: images in the forward and backward pass.
-        seed: chooses those images and draws the weights.
+        seed: chooses the sample and those images, and draws the weights.
         workers, engine, restart: see `scan`.
         progress: called with (images done, images in all).
 
@@ -156,6 +159,9 @@ def prepare(
             resize=transform.resize,
             crop=transform.crop,
             resample=resample,
+            sample=sample,
+            masks=masks,
+            seed=seed,
             all_splits=True,
             alpha=alpha,
             orientation=orientation,
