@@ -8,8 +8,9 @@ different places have different variances, so their product is a product of aver
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from firstlight.theory.elementwise import Elementwise, moments, sum_series
 from firstlight.theory.signal import Near, Signal
 
 _BINS = 8
+_RUNS, _MANY = 8, 4096  # shorter dimensions and smaller maps are not looked through for equal places
 
 
 class Bins(NamedTuple):
@@ -83,15 +85,75 @@ class Mixed:
         shape = self.shape if values.size == math.prod(self.shape) else self.pair_shape
         return torch.from_numpy(np.ascontiguousarray(values)).view(shape)
 
+    def repeated(self, runs: "list[Tensor | None]") -> "Mixed":
+        """Each place as often as it stands for others, by the run of each index along each dimension."""
+        changes: dict[str, Any] = {}
+        for field in fields(self):
+            values = getattr(self, field.name)
+            if isinstance(values, np.ndarray) and field.name != "near":
+                full = self.map(values)
+                for dim, run in enumerate(runs):
+                    if run is not None and full.shape[dim] > 1:
+                        full = full.index_select(dim, run)
+                changes[field.name] = full.reshape(-1).numpy()
+        shapes = (self.shape, self.pair_shape)
+        shape, pair_shape = (
+            tuple(n if run is None or n == 1 else len(run) for n, run in zip(s, runs, strict=True)) for s in shapes
+        )
+        return replace(self, shape=shape, pair_shape=pair_shape, **changes)
+
 
 def mixed(base: Signal, f: Elementwise) -> Mixed:
     """All that is needed of ``f(base)``, forward and backward."""
+    rows = [_different(base, d) for d in range(base.second.dim())]
+    if all(found is None for found in rows):
+        return _mixed(base, f)
+    few: dict[str, Any] = {
+        name: _taken(getattr(base, name), rows) for name in ("mean", "second", "far", "other", "across")
+    }
+    counts = [None if found is None else torch.bincount(found[1]).double() for found in rows]
+    found = _mixed(replace(base, **few), f, counts)
+    return found.repeated([None if row is None else row[1] for row in rows])
+
+
+Rows: TypeAlias = tuple[Tensor, Tensor] | None
+"""Along one dimension, the first of each run of equal slices, and the run that each index belongs to."""
+
+
+def _different(base: Signal, dim: int) -> Rows:
+    """Where the maps of `base` change along `dim`, if seldom: a border, or segments of channels."""
+    maps = [m for m in (*base.maps(), base.across) if m is not None and m.shape[dim] > 1]
+    n = max((m.shape[dim] for m in maps), default=1)
+    if dim == 0 or n < _RUNS or math.prod(base.second.shape) < _MANY:
+        return None
+    changes = torch.zeros(n - 1, dtype=torch.bool)
+    for m in maps:
+        changes |= (m.narrow(dim, 1, n - 1) != m.narrow(dim, 0, n - 1)).movedim(dim, 0).flatten(1).any(1)
+    runs = torch.cat([torch.zeros(1, dtype=torch.long), changes.cumsum(0)])
+    if int(runs[-1]) + 1 > n // 2:
+        return None
+    return torch.cat([torch.zeros(1, dtype=torch.long), changes.nonzero().flatten() + 1]), runs
+
+
+def _taken(values: Tensor | None, rows: list[Rows]) -> Tensor | None:
+    for dim, found in enumerate(rows):
+        if values is not None and found is not None and values.shape[dim] > 1:
+            values = values.index_select(dim, found[0])
+    return values
+
+
+def _mixed(base: Signal, f: Elementwise, counts: "list[Tensor | None] | None" = None) -> Mixed:
+    """The same without looking for places that are equal; `counts` of them stand for one along each dimension."""
     maps = torch.broadcast_tensors(base.mean, base.second, base.other)
     mean, second, other = (np.ascontiguousarray(m.numpy()).reshape(-1) for m in maps)
     parts = bins(base.profile)
     places, levels = len(mean), len(parts.levels)
     variance = np.maximum(second[:, None] * parts.levels - (mean**2)[:, None], 0.0)
     found = moments(f, np.repeat(mean, levels), variance.reshape(-1))
+
+    def weigh(values: Floats) -> Floats:
+        shape = maps[0].shape if len(values) == places else pair_shape
+        return np.average(values, axis=0, weights=_weights(shape, counts))
 
     def average(values: Floats) -> Floats:
         return np.asarray(values.reshape(places, levels).mean(1))
@@ -120,9 +182,20 @@ def mixed(base: Signal, f: Elementwise) -> Mixed:
         average(found.stretch), whole_chi, average(found.chi_fourth),
         average(found.echo) / np.where(whole > 0, whole, 1.0), at_far, at_other, across,
         sum_series(slopes, slopes.sum(1) + chi_rest[pairs.place], near_alike), slopes[:, 1],
-        _near(base.near, same.mean(0), series.mean(0), float(rest.mean()), float(near_alike.mean())),
-        _after(parts, found.second.reshape(places, levels).mean(0)),
+        _near(base.near, weigh(same), weigh(series), float(weigh(rest)), float(weigh(near_alike))),
+        _after(parts, weigh(found.second.reshape(places, levels))),
     )  # fmt: skip
+
+
+def _weights(shape: Sequence[int], counts: "list[Tensor | None] | None") -> Floats | None:
+    """How many places each place of a map stands for, [U]."""
+    if counts is None:
+        return None
+    out = torch.ones(tuple(shape), dtype=torch.float64)
+    for dim, n in enumerate(counts):
+        if n is not None and shape[dim] > 1:
+            out = out * n.view([-1 if d == dim else 1 for d in range(len(shape))])
+    return out.reshape(-1).numpy()
 
 
 def _ratio(covariance: Floats, variance: Floats) -> Floats:
