@@ -8,6 +8,7 @@ from cases import case, codes, only
 from networks import NETWORKS, batch, build
 
 from firstlight.diagnosis import NotChecked
+from firstlight.diagnosis.descent import climbs
 from firstlight.diagnosis.rules.loss_rises import LossRises
 from firstlight.diagnosis.rules.update_ratio import UpdateRatio
 
@@ -105,3 +106,26 @@ def test_a_frozen_backbone_says_nothing_of_the_rate() -> None:
     assert codes(UpdateRatio(), case(model, *batch(), optimizer=torch.optim.SGD(model.parameters(), lr=0.01))) == []
     low = case(model, *batch(), optimizer=torch.optim.SGD(model.parameters(), lr=1e-12))
     assert "too low" in only(UpdateRatio(), low).title
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_long_steps_up_the_gradient_are_not_called_long(kind: type[torch.optim.Optimizer]) -> None:
+    model = build("mlp")
+    with torch.no_grad():
+        model[-1].weight.mul_(0.01)  # a small head moves by a large part of itself
+    found = case(model, *batch(), optimizer=kind(model.parameters(), lr=0.02, maximize=True))
+    assert "goes up the gradient" in only(LossRises(), found).title
+    assert codes(UpdateRatio(), found) == []
+
+
+def test_decay_that_outweighs_a_gradient_is_not_called_a_wrong_sign() -> None:
+    model = build("mlp")
+    images, labels = batch()
+    with torch.no_grad():
+        for _ in range(2):
+            model[-1].weight.mul_(30)
+    labels = model(images).argmax(1)  # learned already: next to no gradient is left
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1.0)
+    found = case(model, images, labels, optimizer=optimizer)
+    assert found.run.final_loss > found.run.steps[0].loss
+    assert not climbs(found)

@@ -109,6 +109,10 @@ def test_each_step_is_the_optimizers() -> None:
             assert seen.gradient == pytest.approx(rms(parameter.grad), rel=1e-3, abs=1e-9)
             assert seen.zero == pytest.approx((parameter.grad == 0).double().mean().item())
             assert seen.update == pytest.approx(rms(parameter.detach() - before[name]), rel=1e-3, abs=1e-9)
+            along = (
+                0.0 if parameter.grad is None else float((parameter.grad * (parameter.detach() - before[name])).sum())
+            )
+            assert seen.slope == pytest.approx(along, rel=1e-3, abs=1e-9)
     _, final = by_hand(model, x)
     assert run.final_loss == pytest.approx(final.item(), rel=1e-5)
     assert run.optimizer.given

@@ -19,6 +19,7 @@ class ParameterStep:
         gradient: root mean square of its gradient; None when none arrived.
         zero: share of the gradient's elements that are exactly zero, 0 to 1; 1 without a gradient.
         update: root mean square of its change; 0 for what the optimizer does not hold or has no gradient.
+        slope: what the change does to the loss to first order: the sum over elements of gradient times change.
     """
 
     name: str
@@ -26,6 +27,7 @@ class ParameterStep:
     gradient: float | None
     zero: float
     update: float
+    slope: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class Stepper:
             for name, values in before.items():
                 self._parameters[name].copy_(values)
         for (name, p), row in zip(self._parameters.items(), rows, strict=True):
-            row.append(root_mean_square(before[name].sub_(p)) if name in before else torch.zeros_like(row[0]))
+            row += _moved(p, before[name].sub_(p)) if name in before else [torch.zeros_like(row[0])] * 2
         self._made.append([torch.stack(row) for row in rows])
 
     def _stepped(self) -> bool:
@@ -96,9 +96,17 @@ def _gradient(parameter: Tensor) -> list[Tensor]:
     return [root_mean_square(flat), 1 - torch.count_nonzero(flat).double() / max(flat.numel(), 1)]
 
 
+def _moved(parameter: Tensor, less: Tensor) -> list[Tensor]:
+    """Root mean square of a change, and the change of the loss to first order; `less` is before minus after."""
+    gradient = parameter.grad.to_dense() if parameter.grad is not None and parameter.grad.is_sparse else parameter.grad
+    assert gradient is not None, "what has no gradient is not asked"
+    wide = torch.promote_types(torch.float32, gradient.dtype)
+    return [root_mean_square(less), -(gradient.to(wide) * less.to(wide)).sum(dtype=torch.float64)]
+
+
 def _as_step(name: str, numbers: list[float]) -> ParameterStep:
-    size, gradient, zero, update = numbers
-    return ParameterStep(name, size, None if gradient == _ABSENT else gradient, zero, update)
+    size, gradient, zero, update, slope = numbers
+    return ParameterStep(name, size, None if gradient == _ABSENT else gradient, zero, update, slope)
 
 
 def _made(optimizer: Optimizing | None, parameters: Mapping[str, nn.Parameter]) -> Optimizer | None:

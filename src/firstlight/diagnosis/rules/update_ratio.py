@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator
 
 from firstlight.diagnosis.case import Case, NotChecked
-from firstlight.diagnosis.descent import learned_before, losses, rises
+from firstlight.diagnosis.descent import climbs, learned_before, losses, rises
 from firstlight.diagnosis.finding import Finding, Repair
 from firstlight.diagnosis.places import several
 from firstlight.diagnosis.rule import Rule
@@ -49,7 +49,7 @@ class UpdateRatio(Rule):
         largest = max(ratios, key=ratios.__getitem__)
         middle = statistics.median(ratios.values())
         seen = losses(case)
-        worse = rises(seen) and not learned_before(seen)
+        worse = rises(seen) and not learned_before(seen) and not climbs(case)
         if ratios[largest] >= _HIGHEST or (ratios[largest] >= _HIGH and worse) or math.isnan(ratios[largest]):
             over = sorted((n for n, ratio in ratios.items() if not ratio < _HIGH), key=lambda n: n != largest)
             yield self._finding(case, "high", over, ratios[largest], fail=True)
