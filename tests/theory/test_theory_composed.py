@@ -1,5 +1,7 @@
 """Operations that are several in one, against networks that are really run and against the same thing written out."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -146,3 +148,40 @@ def test_an_equation_that_is_not_understood_is_opaque(equation):
 
     found = predicted(Odd(), torch.zeros([sizes[c] for c in left[0]]))
     assert any(node.op == "einsum" for node in found.opaque)
+
+
+class Bounded(nn.Module):
+    """A clamp between buffers, as quantized networks have it."""
+
+    def __init__(self, low, high):
+        super().__init__()
+        self.register_buffer("low", torch.tensor(low))
+        self.register_buffer("high", torch.tensor(high))
+
+    def forward(self, x):
+        return torch.clamp(x, self.low, self.high)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.5, 1.0), (-math.inf, 1.0), (-math.inf, math.inf)])
+def test_bounds_that_are_tensors_are_bounds(low, high):
+    found = predicted(Bounded(low, high), torch.zeros(2, 8)).nodes[-1]
+    numbers = {"min": None if math.isinf(low) else low, "max": None if math.isinf(high) else high}
+    same = Written(lambda x: x.clamp(**numbers) if any(v is not None for v in numbers.values()) else x * 1.0)
+    assert not found.opaque
+    expected = predicted(same, torch.zeros(2, 8)).nodes[-1]
+    assert found.forward_second_moment == pytest.approx(expected.forward_second_moment, rel=1e-12)
+    assert found.forward_mean == pytest.approx(expected.forward_mean, rel=1e-12)
+
+
+def test_bounds_without_values_are_not_understood():
+    assert predicted(Bounded(0.0, 0.0), torch.zeros(2, 8)).nodes[-1].opaque
+
+
+def test_padding_that_a_maximum_never_sees_changes_nothing():
+    def same(value):
+        return Written(lambda x: nn.functional.max_pool2d(nn.functional.pad(x, (0, 1, 0, 1), value=value), 3, 2))
+
+    never = predicted(same(-math.inf), torch.zeros(2, 4, 16, 16))
+    assert not never.opaque
+    seen = predicted(Written(lambda x: nn.functional.max_pool2d(x, 3, 2)), torch.zeros(2, 4, 17, 17)).nodes[-1]
+    assert never.nodes[-1].forward_second_moment == pytest.approx(seen.forward_second_moment, rel=0.1)

@@ -7,6 +7,7 @@ is multiplied by the slope of the composition, which the product of the steps' o
 (``relu(relu(x))`` passes one half, not one quarter).
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -115,11 +116,27 @@ def shown(signal: Signal, slope: Elementwise | None, g: Gradient) -> list[Flow]:
 @rule(*_FUNCTIONS)
 def function(node: Node, ctx: Context) -> Step | None:
     """Any function of one number that ATen knows."""
+    if node.function == "clamp" and len(node.inputs) > 1:
+        return _clamped(node, ctx)
     if len(node.inputs) > 1 and node.function != "prelu":
         return None
     x = ctx.first(node)
     slope = float(ctx.signals[node.inputs[1]].mean.mean()) if node.function == "prelu" else None
     return apply(node, ctx, x, aten(node.function, node.arguments, slope))
+
+
+def _clamped(node: Node, ctx: Context) -> Step | None:
+    """Between bounds that are tensors of one number each; an infinite one is none."""
+    bounds = dict(node.arguments)
+    for role, name in zip(node.roles[1:], node.inputs[1:], strict=True):
+        bound = ctx.signals[name]
+        if ctx.is_signal(name) or math.prod(bound.shape) != 1:
+            return None
+        bounds[role] = float(bound.mean)
+    finite = {role: value for role, value in bounds.items() if math.isfinite(value)}
+    if len(finite) == 2 and finite["min"] >= finite["max"]:
+        return None  # bounds whose values nobody has given
+    return apply(node, ctx, ctx.first(node), aten("clamp", finite) if finite else IDENTITY)
 
 
 @rule(*_SAME)

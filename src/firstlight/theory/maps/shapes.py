@@ -41,6 +41,8 @@ def _call(node: Node, value: Tensor) -> Any:
     if node.function.startswith("upsample_nearest"):
         return torch.nn.functional.interpolate(value, size=shape_of(node)[2:], mode="nearest")
     settings = {k: v for k, v in node.arguments.items() if k != "dtype"}
+    if isinstance(settings.get("value"), float) and math.isinf(settings["value"]):
+        settings["value"] = float(value.detach().mean())  # what a maximum never sees is like the rest
     return getattr(torch.ops.aten, node.function)(value, **settings)
 
 
