@@ -206,3 +206,21 @@ def test_recording_changes_no_gradient(name: str) -> None:
             gradients.append([x.grad, *(p.grad for p in model.parameters() if p.grad is not None)])
     assert len(gradients[0]) == len(gradients[1]) > 1
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"stride": 2, "padding": 1}, {"padding": (2, 0), "dilation": (2, 1)}, {"groups": 2, "bias": False},
+     {"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}],
+)  # fmt: skip
+def test_a_convolution_on_meta_has_the_shape_it_has(options):
+    conv = torch.nn.Conv2d(4, 6, 3, **options)
+    node = next(n for n in trace(conv, torch.zeros(2, 4, 9, 11)).nodes if n.op == "conv2d")
+    assert node.shape == tuple(conv(torch.zeros(2, 4, 9, 11)).shape)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 9, 9), (2, 4, 2, 2), (4, 9)])
+def test_a_convolution_that_does_not_run_is_not_traced(shape):
+    with pytest.raises(FirstlightError) as caught:
+        trace(torch.nn.Conv2d(4, 6, 3), torch.zeros(shape))
+    assert caught.value.slug == "model-does-not-run"

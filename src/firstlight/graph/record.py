@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from firstlight.graph.build import Builder, Place, Ref
@@ -31,8 +31,8 @@ Observer = Callable[[Node, Tensor], None]
 _ABOVE_AUTOGRAD = torch._C.DispatchKeySet(torch._C.DispatchKey.AutogradFunctionality)
 _ABOVE_AUTOGRAD |= torch._C.DispatchKeySet(torch._C.DispatchKey.AutogradOther)
 _ABOVE_AUTOGRAD |= torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
-# Results of the shape of the first operand, for which PyTorch goes a long way where there are no values to compute.
-_LIKE = frozenset({torch.ops.aten.batch_norm.default})
+_CONVOLUTION = torch.ops.aten.conv2d.default
+_LIKE = frozenset({torch.ops.aten.batch_norm.default})  # results of the shape of the first operand
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,11 @@ class _Recorder(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         # Named before the call: an in-place operation returns one of these very tensors.
-        named_args, named_kwargs = tree_map(self._name, (args, kwargs))
+        named_args = [self._named(arg) for arg in args]
+        named_kwargs = {key: self._named(value) for key, value in kwargs.items()}
         with torch._C._ForceDispatchKeyGuard(*self._keys):
-            result = torch.empty_like(args[0]) if func in _LIKE and args[0].is_meta else func(*args, **kwargs)
+            shape = _known_shape(func, args) if args and not kwargs else None
+            result = func(*args, **kwargs) if shape is None else torch.empty(shape, dtype=args[0].dtype, device="meta")
             whole = tuple(result) if isinstance(result, list | tuple) else (result,)
             if any(isinstance(part, Tensor) for part in whole):
                 shown = result if isinstance(result, Tensor) else whole
@@ -127,19 +129,38 @@ class _Recorder(TorchDispatchMode):
             if self._observe is not None:
                 self._observe(self.builder.node(ref.name), tensor)
 
-    def _name(self, value: Any) -> Any:
-        return self.ref(value) if isinstance(value, Tensor) else value
+    def _named(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self.ref(value)
+        return [self._named(item) for item in value] if isinstance(value, list | tuple) else value
 
     def ref(self, tensor: Tensor) -> Ref:
         """The node of `tensor`; one never seen before is a constant."""
-        if tensor not in self.refs:
-            self.refs[tensor] = self.builder.constant(tensor)
-        found: Ref = self.refs[tensor]
+        found: Ref | None = self.refs.get(tensor)
+        if found is None:
+            found = self.refs[tensor] = self.builder.constant(tensor)
         return found
 
     def _place(self) -> Place:
         module, call = self.modules.current
         return Place(module, call, _source())
+
+
+def _known_shape(func: Any, args: tuple[Any, ...]) -> tuple[int, ...] | None:
+    """Shape of a result on the meta device that is plain to see, where PyTorch goes a long way to find it."""
+    if (func not in _LIKE and func is not _CONVOLUTION) or not args[0].is_meta or not args[0].is_contiguous():
+        return None
+    x, weight = args[0], args[1]
+    if func in _LIKE:
+        return tuple(x.shape)
+    settings = [*args[2:], *(None, (1, 1), (0, 0), (1, 1), 1)[len(args) - 2 :]]
+    _, stride, padding, dilation, groups = settings
+    fits = x.dim() == 4 and isinstance(padding, list | tuple) and x.shape[1] == weight.shape[1] * groups
+    if not fits or x.dtype != weight.dtype or any(len(v) != 2 for v in (stride, padding, dilation)):
+        return None
+    each = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+    sizes = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in each)
+    return (x.shape[0], weight.shape[0], *sizes) if min(sizes) > 0 else None
 
 
 class _ModuleStack:
