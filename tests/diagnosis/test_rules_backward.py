@@ -11,6 +11,7 @@ from test_rules_forward import Apply, insert
 from torch import Tensor, nn
 
 from firstlight.diagnosis import NotChecked
+from firstlight.diagnosis.flow import flow
 from firstlight.diagnosis.rules.batch_mixing import BatchMixing
 from firstlight.diagnosis.rules.exploding_gradient import ExplodingGradient
 from firstlight.diagnosis.rules.frozen_parameter import FrozenParameter
@@ -117,8 +118,22 @@ def test_a_gradient_that_explodes(name: str) -> None:
     model = build(name)
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            module.weight.mul_(10)
+            module.weight.mul_(30)
     assert codes(ExplodingGradient(), case(model, *batch()))[0][0] in ("warn", "fail")
+
+
+@pytest.mark.parametrize(("depth", "severity"), [(20, None), (40, "note"), (64, "fail")])
+def test_batch_normalization_without_shortcuts_multiplies_the_gradient(depth: int, severity: str | None) -> None:
+    """Yang et al. (2019): by π/(π-1) in every ReLU layer, in the second moment."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for k in range(depth):
+        layers += [nn.Linear(3072 if k == 0 else 128, 128, bias=False), nn.BatchNorm1d(128), nn.ReLU()]
+    found = case(nn.Sequential(*layers, nn.Linear(128, 10)), *batch(128))
+    grown = flow(found).kept_gradient
+    assert grown is not None
+    assert grown ** (1 / (depth - 1)) == pytest.approx(torch.pi / (torch.pi - 1), rel=0.1)
+    assert [severity for severity, _ in codes(ExplodingGradient(), found)] == ([] if severity is None else [severity])
 
 
 @pytest.mark.parametrize(("name", "place"), PLACES)
