@@ -38,9 +38,9 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=(0.001, 0.003))
     parser.add_argument("-o", "--out", default="he30")
     options = parser.parse_args()
-    first = fl.open_source(options.source).read(0)
+    channels = fl.scan(options.source, sample=8, split=options.split).channels
     found = fl.compare(
-        network(first.shape[2] if first.ndim == 3 else 1), options.source, options.out, schemes=SCHEMES, steps=options.steps, seeds=options.seeds,
+        network(channels), options.source, options.out, schemes=SCHEMES, steps=options.steps, seeds=options.seeds,
         limit=options.limit, rates=options.rates, resize=16, split=options.split,
         progress=lambda done, total: print(f"\r{done} of {total} runs", end="", flush=True),
     )  # fmt: skip

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from firstlight._text import table
+
 Kind = Literal["input", "parameter", "buffer", "constant", "op", "opaque"]
 
 
@@ -67,6 +69,14 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
     how: str
+
+    def __str__(self) -> str:
+        head = ("operation", "reads", "shape", "source")
+        rows = [
+            (node.name, ", ".join(node.inputs), "×".join(map(str, node.shape or ())), node.source or "")
+            for node in self.operations
+        ]
+        return f"{len(rows)} operations, {self.how}\n{table(head, rows)}"
 
     @cached_property
     def _by_name(self) -> dict[str, Node]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from firstlight._text import short, table
 from firstlight.errors import FirstlightError
 from firstlight.graph.untouched import kept_random
 from firstlight.initialization.drawing import draw_parts
 from firstlight.initialization.memory import check_buffers, fresh_buffers, materialize
-from firstlight.initialization.plan import Decision, Plan, table
+from firstlight.initialization.plan import Decision, Plan
 from firstlight.initialization.sharding import held, moments
 
 
@@ -87,7 +88,7 @@ class InitReport:
     def __str__(self) -> str:
         head = ("parameter", "rule", "fan in", "gain", "std", "measured", "reason")
         rows = [
-            (p.name, p.rule, _short(p.fan_in), _short(p.gain), _short(p.std), _short(p.measured_std), p.reason)
+            (p.name, p.rule, short(p.fan_in), short(p.gain), short(p.std), short(p.measured_std), p.reason)
             for p in self.parameters
         ]
         rows += [(name, "-", "", "", "", "", "no rule covers it: left as it was") for name in self.uncovered]
@@ -197,7 +198,3 @@ def _reset_one(module: nn.Module) -> None:
 def _resetter(module: nn.Module) -> Callable[[], None] | None:
     reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
     return reset if callable(reset) else None
-
-
-def _short(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

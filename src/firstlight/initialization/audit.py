@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from firstlight._text import table
 from firstlight.graph import Graph, trace
 from firstlight.initialization.families import family
-from firstlight.initialization.plan import table
 from firstlight.initialization.usage import Usage, from_graph, from_modules, repeated, schemes
 from firstlight.probe import symmetries
 

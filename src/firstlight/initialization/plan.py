@@ -3,11 +3,12 @@
 import dataclasses
 import fnmatch
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from firstlight._text import short, table
 from firstlight.errors import FirstlightError
 
 FORMAT = "firstlight.plan/1"
@@ -83,7 +84,7 @@ class Plan:
     def __str__(self) -> str:
         head = ("parameter", "rule", "fan in", "gain", "mean", "std", "reason")
         rows = [
-            (d.name, d.rule, _short(d.fan_in), _short(d.gain), _short(d.mean), _short(d.std), d.reason)
+            (d.name, d.rule, short(d.fan_in), short(d.gain), short(d.mean), short(d.std), d.reason)
             for d in self.decisions
         ]
         rows += [(name, "-", "", "", "", "", "no rule covers it: left as it is") for name in self.uncovered]
@@ -184,16 +185,3 @@ def _brief(decision: Decision | None) -> str:
         value = f"{decision.mean:.4g}" if decision.values is None else f"{len(decision.values)} values"
         return f"{value} ({decision.rule})"
     return f"{decision.distribution}, std {decision.std:.4g} ({decision.rule})"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns of plain text, as wide as they need to be."""
-    lines = [head, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
-def _short(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from firstlight._text import short, table
+
 WEIGHTED = frozenset(
     {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "addmm"}
 )
@@ -70,6 +72,15 @@ class Prediction:
     nodes: tuple[NodePrediction, ...]
     inputs: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        head = ("operation", "shape", "mean", "std", "gradient", "band", "")
+        rows = [
+            (n.name, "×".join(map(str, n.shape)), short(n.forward_mean), short(n.forward_std), short(n.backward_std),
+             f"{n.band:.0%}", n.reason)
+            for n in self.nodes
+        ]  # fmt: skip
+        return "\n".join([table(head, rows), *self.notes])
 
     @cached_property
     def _by_name(self) -> dict[str, NodePrediction]:

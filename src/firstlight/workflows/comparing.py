@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from firstlight import __version__
 from firstlight._files import to_json, write_atomically
+from firstlight._text import short, table
 from firstlight._typing import Progress
 from firstlight.engines import Observer
 from firstlight.errors import FirstlightError
@@ -80,6 +81,11 @@ class Comparison:
         if len(best) == len(trained) > 1:
             return f"No clear difference between those that train: {'; '.join(best)}.{lost}"
         return f"Best: {'; '.join(best)}{' (no clear difference)' if len(best) > 1 else ''}.{lost}"
+
+    def __str__(self) -> str:
+        head = ("", "start", "final loss", "rate", "")
+        rows = [(str(c.place), c.name, short(c.mean), short(c.rate), c.state) for c in self.contenders]
+        return f"{self.verdict}\n{table(head, rows)}"
 
     @property
     def document(self) -> Document:
