@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 import firstlight as fl
+from firstlight.errors import FirstlightError
 from firstlight.graph import Graph, fans, trace
 from firstlight.initialization import symmetries
 from firstlight.initialization.branches import branches
@@ -33,10 +34,12 @@ from theory_zoo import build, families, white
 
 def evaluate(name: str, size: int, batch: int) -> dict[str, Any]:
     """One row of the table."""
-    model, side = build(name, size)
-    images = max(2, batch * size**2 // side**2)  # as many pixels at any size, where there are two images' worth
-    x = torch.randn(images, 3, side, side, generator=torch.Generator().manual_seed(0))
-    graph, tracing = timed(lambda: trace(model, x))
+    model, x = built(name, size, batch * size**2)
+    try:
+        graph, tracing = timed(lambda: trace(model, x))
+    except FirstlightError:  # too small a picture for all of its poolings
+        model, x = built(name, None, batch * size**2)
+        graph, tracing = timed(lambda: trace(model, x))
     report, solving = timed(lambda: fl.initialize(model, x, scheme="auto", seed=0, graph=graph))
     measured, _ = timed(lambda: probe(model, x, loss=white))
     sums = {fan.parameter for fan in fans(graph)}
@@ -45,6 +48,13 @@ def evaluate(name: str, size: int, batch: int) -> dict[str, Any]:
     row |= {"parameters": len(report.parameters), "uncovered": list(report.uncovered), "symmetric": symmetric}
     row["unreached"] = sorted(set(report.uncovered) & set(graph.unreached))
     return row | signal(graph, model, measured) | gradients(measured)
+
+
+def built(name: str, size: int | None, pixels: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    """The model and white noise of as many `pixels` at any size, two images at least."""
+    model, side = build(name, size)
+    images = max(2, pixels // side**2)
+    return model, torch.randn(images, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def timed(work: Any) -> tuple[Any, float]:
