@@ -99,6 +99,31 @@ def test_a_bias_is_seen_where_samples_are_alike_too() -> None:
     assert codes(DeadUnits(), case(model, alike, labels)) == []
 
 
+def test_a_gate_behind_a_branch_that_starts_at_zero_is_asleep_and_not_dead() -> None:
+    """Squeeze and excitation behind a normalization whose scale starts at zero: its biases are all that it has."""
+    torch.manual_seed(0)
+    squeeze = nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 64, 1), nn.ReLU(), nn.Conv2d(64, 16, 1), nn.Sigmoid()
+    )
+    model = build("resnet")
+    model[3].bn2 = Gated(model[3].bn2, squeeze)
+    found = case(model, *batch())
+    assert any(
+        n.units.dead for n in found.run.first.nodes if n.units is not None and n.name.startswith("3.bn2.squeeze")
+    )
+    assert codes(DeadUnits(), found) == []
+
+
+class Gated(nn.Module):
+    def __init__(self, norm: nn.Module, squeeze: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.squeeze = norm, squeeze
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        return y * self.squeeze(y)
+
+
 def test_silence_by_chance_is_the_orthant_probability() -> None:
     assert _by_chance(3, 0.0) == pytest.approx(1 / 8, rel=1e-6)
     assert _by_chance(2, 0.5) == pytest.approx(1 / 3, rel=1e-4)  # 1/4 + arcsin(ρ) / 2π
@@ -116,7 +141,7 @@ def test_deep_plain_networks_have_silent_units_and_no_dead_ones() -> None:
 
 
 def test_too_few_samples_are_not_checked() -> None:
-    with pytest.raises(NotChecked, match="too few"):
+    with pytest.raises(NotChecked, match="too small"):
         codes(DeadUnits(), case(build("mlp"), *batch(2)))
 
 

@@ -210,7 +210,7 @@ def test_imbalance_is_a_note_where_the_loss_or_the_sampler_makes_up_for_it() -> 
 
 
 def test_imbalance_of_a_batch_needs_confidence() -> None:
-    with pytest.raises(NotChecked, match="say little"):
+    with pytest.raises(NotChecked, match="says little"):
         imbalanced(alone(INDICES, classes=10))
     rng = np.random.default_rng(0)
     loud, model = 0, convnet(classes=4)

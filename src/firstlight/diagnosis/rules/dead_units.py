@@ -175,7 +175,8 @@ def _spread(case: Case, node: Node) -> Tensor | None:
     """Standard deviation of what each unit's bias is added to; None where it is not known.
 
     Of a normalization, its scale; of a sum with weights w_u of what has the second moment m, ``‖w_u‖ √m``, for weights
-    that know nothing of each other.
+    that know nothing of each other. m counts as one at least: beside a signal that is nothing yet (behind a scale that
+    starts at zero) any bias is large.
     """
     weight = dict(node.parameters).get("weight")
     if weight is None:
@@ -184,4 +185,8 @@ def _spread(case: Case, node: Node) -> Tensor | None:
     if node.function in NORMALIZATION:
         return values.abs()
     size = Sizes(case).forward(node.inputs[0])
-    return None if size is None or "transpose" in node.function else values.flatten(1).norm(dim=1) * math.sqrt(size)
+    return (
+        None
+        if size is None or "transpose" in node.function
+        else values.flatten(1).norm(dim=1) * math.sqrt(max(size, 1.0))
+    )
