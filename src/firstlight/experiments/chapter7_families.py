@@ -1,7 +1,7 @@
 """Chapter 7: families of architecture, what each needs, and what BatchNorm and shortcuts change."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from firstlight.experiments.chapter import Chapter, Numbers, claim
-from firstlight.experiments.curves import curve_plot, entropy, final, runs, stalls
+from firstlight.experiments.curves import BEGINS, curve_plot, entropy, final, learns, runs, stalls
 from firstlight.experiments.images import Album, Images
 from firstlight.experiments.networks import FAMILIES, normed_mlp, perceptron, residual_mlp
 from firstlight.experiments.signal import MARKS, agrees, along, signal_plot
@@ -116,7 +116,7 @@ def judge(numbers: Numbers) -> Sequence[Claim]:
     small = {f: training[f"{f} {WITHOUT}, {SMALL}"] for f in DEEP}
     he = {f: training[f"{f} {WITHOUT}, {HE}"] for f in DEEP}
     normed = {f: training[f"{f} {WITH}, {SMALL}"] for f in DEEP}
-    slow = [f for f in DEEP if not _begins(normed[f], chance)]
+    slow = [f for f in DEEP if not learns(normed[f], chance, BEGINS)]
     norm, forgiving, stream = numbers["norm"], numbers["forgiving"], numbers["stream"]
     steps = len(norm["predicted gradient"]) - 1
     grown = {
@@ -128,13 +128,13 @@ def judge(numbers: Numbers) -> Sequence[Claim]:
     return (
         claim(
             "A perceptron may start anywhere, even at zero",
-            _begins(numbers["zero"], chance),
+            learns(numbers["zero"], chance, BEGINS),
             f"final loss {final(numbers['zero'])} from zeros, {final(training[f'perceptron {WITHOUT}, {HE}'])} from "
             f"Kaiming; chance {number(chance, 3)}. One layer has no units that could be the same",
         ),
         claim(
             "Without BatchNorm, AlexNet-, VGG- and ResNet-style networks need Kaiming",
-            all(_begins(he[f], chance) for f in DEEP) and any(stalls(small[f], chance) for f in DEEP),
+            all(learns(he[f], chance, BEGINS) for f in DEEP) and any(stalls(small[f], chance) for f in DEEP),
             "; ".join(f"{f}: {final(small[f])} from {SMALL}, {final(he[f])} from {HE}" for f in DEEP),
             only=_those([f for f in DEEP if stalls(small[f], chance)]),
         ),
@@ -152,9 +152,12 @@ def judge(numbers: Numbers) -> Sequence[Claim]:
         ),
         claim(
             "BatchNorm has a price: behind it the gradient's mean square grows by π/(π-1) = 1.467 per layer",
-            agrees(norm, gradient=True, batches=("noise",)) and abs(grown["noise"] / NORM_PRICE - 1) < 0.1,
+            abs(grown["noise"] / NORM_PRICE - 1) < 0.1,
             f"predicted {number(grown['predicted'], 3)}, measured {number(grown['noise'], 3)} with noise and "
             f"{number(grown['images'], 3)} with images, over {steps + 1} layers",
+            only=""
+            if agrees(norm, gradient=True, batches=("noise",))
+            else "as a rate: the gradient of some layer lies outside the band of its width",
         ),
         claim(
             "A shortcut adds: the stream doubles at every block, or grows by one behind BatchNorm",
@@ -164,11 +167,6 @@ def judge(numbers: Numbers) -> Sequence[Claim]:
             f"{number(per_block['auto'], 2)} times where auto gives each branch 1/{blocks}",
         ),
     )
-
-
-def _begins(numbers: Mapping[str, Any], chance: float) -> bool:
-    """Whether every seed ends below nine tenths of the loss of chance."""
-    return bool(max(numbers["final"]) < 0.9 * chance)
 
 
 def _those(stalled: Sequence[str]) -> str:

@@ -10,6 +10,8 @@ from firstlight.workflows.training import Curve, shuffled, train, tuned
 
 _POINTS = 30
 
+BEGINS = 0.9  # of the loss of chance: below it a run has begun to learn, however slowly
+
 
 def runs(
     start: Callable[[int], nn.Module],
