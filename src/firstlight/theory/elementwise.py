@@ -91,9 +91,11 @@ class Moments:
 
 def sum_series(squares: Floats, total: Floats, correlation: Floats) -> Floats:
     """``Σ a_k² c^k``; what the cut series lacks of its value at c = 1 is given to the first power that was left out."""
-    powers = np.clip(correlation, -1.0, 1.0)[:, None] ** np.arange(squares.shape[1] + 1)
-    missing = np.maximum(total - squares.sum(1), 0.0)
-    return (squares * powers[:, :-1]).sum(1) + missing * powers[:, -1]
+    c = np.clip(correlation, -1.0, 1.0)
+    found = np.maximum(total - squares.sum(1), 0.0)
+    for column in squares.T[::-1]:  # Horner
+        found = found * c + column
+    return np.asarray(found)
 
 
 def moments(f: Elementwise, mean: Floats, variance: Floats) -> Moments:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstlight.theory.anchors import Anchors, calibrated, of_images
 from firstlight.theory.axes import Axes, guess, lag_weights, main_kind
 from firstlight.theory.mixture import even, fitting
 from firstlight.theory.signal import Near, Signal, fresh
@@ -27,6 +28,7 @@ class InputMoments:
         profile: mean square at each sample and site over that of all, [N, 1, *sites]; ``None`` when even.
         near: closeness ``r`` of sites at a lag, an axis per spatial dimension, ``r[0, 0] = 1``: their correlation is
             ``far + r (1 - far)``.
+        anchors: the kernel between chosen places of the batch; ``None`` for noise, and for anything but images.
     """
 
     mean: float | tuple[float, ...] = 0.0
@@ -36,6 +38,7 @@ class InputMoments:
     across: float = 0.0
     near: Near | None = field(default=None, compare=False)
     profile: Tensor | None = field(default=None, compare=False)
+    anchors: Anchors | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, batch: Tensor) -> "InputMoments":
@@ -62,8 +65,9 @@ class InputMoments:
         apart = (float((z.sum(1) ** 2 - z.square().sum(1)).mean())) / max(channels * (channels - 1), 1)
         profile = even(x.square().mean(1, keepdim=True)) if near is not None else None
         return cls(
-            tuple(mean.tolist()), tuple(second.tolist()), fars, pairs / variance, apart / variance, near, profile
-        )
+            tuple(mean.tolist()), tuple(second.tolist()), fars, pairs / variance, apart / variance, near, profile,
+            None if near is None else of_images(x),
+        )  # fmt: skip
 
     @property
     def average(self) -> float:
@@ -80,7 +84,11 @@ class InputMoments:
         sites = sum(main_kind(axis) == "s" for axis in axes)
         near = self.near if self.near is not None and self.near.ndim == sites else None
         signal = fresh(name, shape, axes, mean=mean, second=second, far=far, other=other)
-        return replace(signal, near=near, profile=fitting(self.profile, shape), across=across if self.across else None)
+        signal = replace(
+            signal, near=near, profile=fitting(self.profile, shape), across=across if self.across else None
+        )
+        fits = self.anchors is not None and near is not None and len(shape) == 4 and shape[0] == self.anchors.samples
+        return calibrated(replace(signal, anchors=self.anchors)) if fits else signal
 
     def _by_sample(self, axes: Axes) -> Tensor:
         flat = torch.tensor(self.far, dtype=torch.float64).reshape(-1)

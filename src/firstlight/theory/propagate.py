@@ -12,6 +12,7 @@ from firstlight.theory.axes import guess, resized
 from firstlight.theory.inputs import WHITE_NOISE, InputMoments
 from firstlight.theory.leaves import Drawn, leaf
 from firstlight.theory.maps import RULES, Context, Step
+from firstlight.theory.maps.anchored import follow
 from firstlight.theory.maps.registry import Flow, shape_of, with_maps
 from firstlight.theory.prediction import NodePrediction, Prediction
 from firstlight.theory.signal import Gradient, Signal, scalar
@@ -136,7 +137,13 @@ def _step(node: Node, context: Context) -> Step:
         return _opaque(node, context, f"the rule for {node.op} gave a moment that is not finite")
     if float(step.signal.second.min()) < 0:
         return _opaque(node, context, f"the rule for {node.op} gave a negative second moment")
-    return step
+    signal = follow(node, context, step.signal)
+    if signal.anchors is None:
+        return step
+    if signal.terms.get(node.name) is not None:  # a source of its own, whose covariances the anchors have set
+        context.leaves.pop(node.name, None)
+        context.register(signal)
+    return replace(step, signal=signal)
 
 
 def _opaque(node: Node, context: Context, reason: str) -> Step:

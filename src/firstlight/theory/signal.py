@@ -21,6 +21,7 @@ from firstlight.theory.axes import Axes, size
 from firstlight.theory.elementwise import Elementwise
 
 if TYPE_CHECKING:
+    from firstlight.theory.anchors import Anchors
     from firstlight.theory.taps import Taps
 
 Near: TypeAlias = Floats
@@ -60,6 +61,7 @@ class Signal:
         across: E z z' between two channels of one element; ``None`` where that is (E z)², as after random weights.
         taps: the weights that the size of one channel depends on, kept while elements are arranged; ``None`` when many.
         kurtosis: E (w - E w)⁴ over the squared variance, of the elements of a parameter; 3 for a normal distribution.
+        anchors: the kernel between chosen places of real data; ``None`` when the data are not known, or not followed.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Signal:
     across: Tensor | None = None
     taps: "Taps | None" = None
     kurtosis: float = 3.0
+    anchors: "Anchors | None" = None
 
     @property
     def variance(self) -> Tensor:
@@ -146,6 +149,8 @@ class Gradient:
         tied: how much of `second` is owed to the size of the weights just before, by whose norm a normalization has
             divided: ``E 1/|w|²`` over ``1/E |w|²``. The weights, of that same norm, take it away again.
         echo: what part of `second` is proportional to the square of the signal itself.
+        other: E g g' between two samples, same channel. Samples have gradients of their own, but batch norm takes the
+            mean over all away, and leaves what is less than nothing in common; layers that are linear keep that.
     """
 
     second: Tensor
@@ -154,6 +159,7 @@ class Gradient:
     along: Tensor | None = None
     tied: float = 1.0
     echo: Tensor | None = None
+    other: float = 0.0
 
     def __add__(self, other: "Gradient") -> "Gradient":
         """Contributions of independent paths."""
@@ -165,10 +171,14 @@ class Gradient:
         tied = 1 / (share / self.tied + (1 - share) / other.tied)
         echoes = [g.echo for g in (self, other) if g.echo is not None]
         echo = None if not echoes else echoes[0] if len(echoes) == 1 else echoes[0] + echoes[1]
-        return Gradient(self.second + other.second, self.far + other.far, spread, along, tied, echo)
+        apart = self.other + other.other
+        return Gradient(self.second + other.second, self.far + other.far, spread, along, tied, echo, apart)
 
     def moved(self, second: Tensor, far: Tensor) -> "Gradient":
         """The same gradient with other maps: by another tensor, whose overlap with the signal is not known."""
+        if self.other:
+            grown = float(second.mean()) / max(float(self.second.mean()), 1e-300)
+            return replace(self, second=second, far=far, along=None, echo=None, other=self.other * grown)
         return replace(self, second=second, far=far, along=None, echo=None)
 
     def scaled(self, factor: "float | Tensor", spread: float = 0.0) -> "Gradient":

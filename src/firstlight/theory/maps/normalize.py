@@ -27,7 +27,7 @@ from firstlight.graph import Node
 from firstlight.theory.axes import label, lag_weights, main_kind, size
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, with_maps
 from firstlight.theory.mixture import about_mean
-from firstlight.theory.signal import Coefficient, Gradient, Signal
+from firstlight.theory.signal import Coefficient, Gradient, Near, Signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +87,13 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     out = replace(out, balanced=centred and not ctx.is_signal(x.name) and beta == (0.0, 0.0))
     out = replace(out, terms=_terms(x, float((gamma[0] / root).mean())))
     profile = about_mean(x.profile, float(x.second.mean()), float(level.mean())) if shared else None
-    out = ctx.register(replace(out, terms={**out.terms, node.name: 1.0}, profile=profile))
-    numbers = _independent(x, group, float(level.mean()))
+    near = _equalized(x) if group.channels == 1 else out.near
+    out = ctx.register(replace(out, terms={**out.terms, node.name: 1.0}, profile=profile, near=near))
+    over_numbers, noise = _over_numbers(x, group, float(level.mean()))
     weights = x.fan if group.channels == 1 else math.inf
-    over_numbers = _inverse(numbers)
     over_weights = 1.0 if x.taps is None or group.channels > 1 else x.taps.inverse
     back = gain * over_numbers * over_weights * (1.0 if shared else _over_places(x, group))
-    noise = sum(2 / max(n - 4, 0.5) for n in (numbers, weights))  # var 1/σ² of an inverse gamma, over (E 1/σ²)²
+    noise += _varying(weights)
     groups = math.prod(x.shape) / (group.channels * group.sites * group.samples)
 
     def pull(g: Gradient) -> list[Flow]:
@@ -102,6 +102,19 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
         return [(x.name, replace(found.scaled(back, noise / groups), tied=over_weights, along=along), True)]
 
     return Step(out, pull)
+
+
+def _equalized(x: Signal) -> Near | None:
+    """Closeness of sites once all channels are equally large (`Taps.equalized`)."""
+    seen = None if x.taps is None else x.taps.seen
+    if x.near is None or x.taps is None or seen is None or seen.ndim != x.near.ndim + 1:
+        return x.near
+    close = x.taps.equalized(seen)
+    if close.flat[0] <= 0:
+        return x.near
+    near = x.near * min(x.taps.apart / close.flat[0], 1.0)
+    near[tuple(slice(0, n) for n in close.shape)] = close / close.flat[0]
+    return near
 
 
 def _pair_of_roots(variance: Tensor, x: Signal, group: Group) -> Tensor:
@@ -172,6 +185,25 @@ def _over_places(x: Signal, group: Group) -> float:
     return float((own.mean() / own.clamp_min(1e-3 * float(own.mean()))).mean())
 
 
+def _over_numbers(x: Signal, group: Group, level: float) -> tuple[float, float]:
+    """``E 1/σ² · E σ²`` and the relative variance of 1/σ², as the data that σ is taken over are finite."""
+    if x.anchors is None or group.samples == 1 or group.channels > 1:
+        numbers = _independent(x, group, level)
+        return _inverse(numbers), _varying(numbers)
+    if x.anchors.pixels is not None or (x.taps is not None and x.taps.steady):
+        return 1.0, 0.0  # what is read has its size: all that varies is the weights
+    known = x.anchors.spectrum(x.sites())
+    own = 0.0 if x.taps is None else x.taps.drawn  # is counted with the weights
+    size = float(x.anchors.own.mean()) - level
+    left = 1 / max(x.anchors.noise / max(size, 1e-300) ** 2 - own, 1e-9)
+    return known.inverse * _inverse(left), known.spread + _varying(left)
+
+
+def _varying(n: float) -> float:
+    """Variance of 1/σ² over its mean squared: that of an inverse gamma."""
+    return 2 / max(n - 4, 0.5)
+
+
 def _inverse(n: float) -> float:
     """``E 1/σ² · E σ²`` for a mean of `n` squares of independent normal numbers, ``n/(n-2)``.
 
@@ -181,9 +213,9 @@ def _inverse(n: float) -> float:
 
 
 def _back(g: Gradient, group: Group, out: Signal, beta: float, gamma: float, centred: bool) -> Gradient:
-    """``g - mean g - ẑ mean(g ẑ)`` in second moments; gradients of different samples and channels do not pair."""
+    """``g - mean g - ẑ mean(g ẑ)`` in second moments; gradients of different channels do not pair."""
     zero = torch.zeros_like(g.second)
-    common = group.pairs(group.average(g.second), group.average(g.far), zero, zero)
+    common = group.pairs(group.average(g.second), group.average(g.far), zero + g.other, zero)
     scale = gamma if gamma > 0 else 1.0
     alike = ((group.average(out.far) - beta) / scale).clamp(0, 1)
     with_signal = group.average(g.far) * alike if g.along is None else group.average(g.along)
@@ -195,7 +227,9 @@ def _back(g: Gradient, group: Group, out: Signal, beta: float, gamma: float, cen
     else:
         far = g.far * (second / g.second.clamp_min(1e-300)).clamp(0, 1)
     kept = None if g.along is None else g.along * (1 - 1 / group.samples)  # `mean(g ẑ)` over N samples takes 1/N of it
-    return replace(g.moved(second, far), along=kept)
+    back = replace(g.moved(second, far), along=kept)
+    shared = group.samples > 1 and centred
+    return replace(back, other=g.other - float(common.mean())) if shared else back
 
 
 @rule("batch_norm")

@@ -65,7 +65,8 @@ def through(base: Signal, f: Elementwise, g: Gradient, ctx: Context) -> Gradient
     second = g.second * chi
     if g.echo is not None:  # the part that goes with f² meets f'² where f is large
         second = second + g.echo * (found.map(found.echo) - chi)
-    return Gradient(second, g.far * pair, g.spread + noise, g.far * tilt)
+    apart = g.other * float((found.slope**2).mean())  # samples have next to nothing in common
+    return Gradient(second, g.far * pair, g.spread + noise, g.far * tilt, other=apart)
 
 
 def apply(node: Node, ctx: Context, x: Signal, f: Elementwise) -> Step:

@@ -8,7 +8,7 @@ function that rises is that function of the maximum.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, r
 from firstlight.theory.maps.windows import Window, each
 from firstlight.theory.mixture import even, fitting
 from firstlight.theory.signal import Gradient, Near, Signal, scalar
+from firstlight.theory.taps import averaged, closeness
 
 
 def _normal() -> tuple[Floats, Floats]:
@@ -58,20 +59,6 @@ def pooled_shape(node: Node, x: Signal) -> tuple[int, ...]:
     return (*x.shape[:-dims], *out)
 
 
-def closeness(x: Signal, kernel: Sequence[int], dilation: int = 1) -> float:
-    """Mean of ``r`` over different sites of one window; 0 when closeness plays no part."""
-    if x.near is None or x.near.ndim != len(kernel) or math.prod(kernel) == 1:
-        return 0.0
-    padded = np.zeros([max(k * dilation, n) for k, n in zip(kernel, x.near.shape, strict=True)])
-    padded[tuple(slice(0, n) for n in x.near.shape)] = x.near
-    weights = np.ones(())
-    for k in kernel:
-        weights = np.multiply.outer(weights, np.array([(1 if lag == 0 else 2) * (k - lag) for lag in range(k)]))
-    lags = padded[tuple(slice(0, k * dilation, dilation) for k in kernel)]
-    n = math.prod(kernel)
-    return float(((weights * lags).sum() - n) / (n * (n - 1)))
-
-
 @rule("avg_pool1d", "avg_pool2d", "avg_pool3d")
 def average(node: Node, ctx: Context) -> Step:
     """Average over a window, zeros of the padding included unless the network leaves them out."""
@@ -86,7 +73,7 @@ def average(node: Node, ctx: Context) -> Step:
     mean = window.sum(x.mean) / counted
     far, other = (window.sum(m) * counts / counted**2 for m in (x.far, x.other))
     axes = resized(x.axes, shape_of(node))
-    near = _overlap(window)
+    near = _overlap(window) if x.near is None else averaged(x.near, window.kernel, window.stride)
     out = replace(with_maps(x, node, axes, [mean, second, far, other]), near=near, profile=_windowed(x, window, node))
     if out.shape == x.shape:
         variance, apart, _ = x.covariances()
@@ -246,7 +233,7 @@ def maximum(node: Node, ctx: Context) -> Step | None:
     kept = shape if len(shape) == len(x.shape) else None
     axes = resized(x.axes, kept) if kept else tuple((("s", m),) for m in shape)
     maps = [m.reshape((1,) * len(shape)) for m in out.maps()]
-    near = overlap if x.near is None or overlap is None else np.maximum(overlap, 0)
+    near = overlap if x.near is None or window is None else averaged(x.near, window.kernel, window.stride)
     profile = _windowed(x, window, node) if window else None
     out = replace(with_maps(out, node, axes, maps), near=near, shape=shape, profile=profile)
     outputs, inputs = math.prod(shape), math.prod(x.shape)
@@ -291,6 +278,8 @@ def largest_of(node: Node, x: Signal, counts: Mapping[float, int], r: float) -> 
         first += float((values * weights).sum())
         square += float((values**2 * weights).sum())
         chi += float((slopes**2 * weights).sum())
+    # Places of uneven size have a smaller mean beside their mean square; exact where the function scales, as ReLU does.
+    first *= 1.0 if x.profile is None else float(x.profile.sqrt().mean())
     spread = max(square - first**2, 0.0)
     pairs = (first**2 + spread * float(np.clip(c, 0, 1)) for c in (shared, apart))
     maps = [scalar(v, rank) for v in (first, square, *pairs)]

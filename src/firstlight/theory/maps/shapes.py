@@ -18,10 +18,10 @@ from firstlight.theory.axes import Axes, guess, main_kind, permute, reshape, res
 from firstlight.theory.elementwise import IDENTITY
 from firstlight.theory.maps.arithmetic import mixed, reduced
 from firstlight.theory.maps.pointwise import apply
-from firstlight.theory.maps.pool import closeness
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.mixture import fitting, summed
 from firstlight.theory.signal import Gradient, Signal, compress
+from firstlight.theory.taps import closeness
 
 _PERMUTING = frozenset(
     {"permute", "transpose", "t", "numpy_T", "mT", "matrix_H", "movedim", "moveaxis", "swapaxes", "swapdims"}

@@ -11,7 +11,7 @@ counts, not its variance). Backward, the same weights the other way: ``E (∂L/�
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from firstlight.graph import Node
+from firstlight.theory import anchors
 from firstlight.theory.axes import Axes, main_kind, size
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.maps.windows import Window, each, leading_padding
 from firstlight.theory.mixture import even, fitting
 from firstlight.theory.signal import Gradient, Near, Signal
-from firstlight.theory.taps import Taps, independent, taps
+from firstlight.theory.taps import Taps, closeness, independent, of_pixels, taps
 
 
 def sharing(signal: Signal, batch: int) -> float:
@@ -33,12 +34,48 @@ def sharing(signal: Signal, batch: int) -> float:
     The second moment of a layer is an average over channels, of which there are few, and over sites and samples, which
     share the channel's weights; this is how little the latter help.
     """
+    if signal.anchors is not None:
+        shift = float((signal.mean**2).mean())
+        about = signal.anchors.becoming(signal.anchors.values - shift, signal.anchors.own - shift)
+        return anchors.sharing(about, signal.sites())
     variance, far, other = signal.covariances()
     if variance <= 0:
         return 1.0
     sites = max(1, signal.sites())
     within = (1 / sites) + (1 - 1 / sites) * (far / variance) ** 2
     return float((within / batch) + (1 - 1 / batch) * (other / variance) ** 2)
+
+
+def _spread(x: Signal, signal: Signal, batch: int, outputs: int) -> float:
+    """Variance of the logarithm of the mean of `outputs` channels' squares, over the draw of their weights.
+
+    Given the input, a channel is a Gaussian vector over all elements whose kernel is the input's own, averaged over the
+    ``d`` products that it sums: ``K̂ = Σ x x'/d``, and the mean square of that vector varies by twice the mean of ``K̂²``
+    over ``K̂(i, i)²``. That is `sharing` of the expected kernel, and ``1/d`` for its own fluctuation, with ``d``
+    counted in independent products (`Taps.fan`).
+    """
+    shared = sharing(signal, batch) if x.anchors is None else anchors.sharing(x.anchors, x.sites())
+    return 2 * min(shared + 1 / max(signal.fan, 1.0), 1.0) / outputs
+
+
+def _alike(x: Signal) -> float:
+    """`sharing` of the input about its mean; of noise, whose norms count it themselves, none."""
+    if x.anchors is None:
+        return 0.0
+    return anchors.sharing(anchors.centred(x.anchors, x.sites()), x.sites())
+
+
+def _steady(x: Signal, ctx: Context) -> bool:
+    """Whether a norm has given every channel the same size."""
+    return ctx.graph[x.root.name].function in ("batch_norm", "instance_norm")
+
+
+def _copies(x: Signal, per_group: float) -> float:
+    """Independent weights per tap: channels that resemble each other, as colours do, count as fewer."""
+    if x.across is None:
+        return per_group
+    alike = float(x.across.mean()) / max(float(x.second.mean()), 1e-300)
+    return per_group / (1 + (per_group - 1) * alike**2)
 
 
 def _finish(
@@ -56,11 +93,11 @@ def _finish(
 
 
 def _weighted(
-    x: Signal, weight: Signal, terms: float, collect: Callable[[Tensor, bool], Tensor], taps_: int = 1
+    x: Signal, weight: Signal, terms: float, collect: Callable[[Tensor, bool], Tensor], kernel: Sequence[int] = ()
 ) -> list[Tensor]:
     """Mean, second, far, other (and across, when the weights' mean is not zero) of a sum with random weights.
 
-    `collect(map, pair)` sums a map over the terms, of which `taps_` read one channel.
+    `collect(map, pair)` sums a map over the terms, of which those of a `kernel` read one channel.
     """
     mean_w, second_w = float(weight.mean.mean()), float(weight.second.mean())
     variance_w = max(second_w - mean_w**2, 0.0)
@@ -72,22 +109,30 @@ def _weighted(
         shared = [mean_w**2 * (s + apart) for s in summed]
         return [mean_w * mean, *(m + s for m, s in zip(maps, shared, strict=True)), shared[0]]
     if weight.balanced:
-        maps = _without_shared(x, variance_w / max(terms - 1, 1), maps, collect, (taps_ - 1) / max(terms - 1, 1))
+        maps = _without_shared(x, variance_w / max(terms - 1, 1), maps, collect, kernel, terms)
     return [mean_w * mean, *maps]
 
 
 def _without_shared(
-    x: Signal, covariance: float, maps: list[Tensor], collect: Callable[[Tensor, bool], Tensor], same: float
+    x: Signal,
+    covariance: float,
+    maps: list[Tensor],
+    collect: Callable[[Tensor, bool], Tensor],
+    kernel: Sequence[int],
+    terms: float,
 ) -> list[Tensor]:
     """For weights that add up to zero what all inputs share does not count.
 
     ``E w w' = -s²/(d-1)`` for two of the ``d`` weights takes ``s²/(d-1)`` of each product of two different inputs away.
     These differ in their site alone (a share `same` of them) or in their channel; with ``p`` for such a product, the
-    sum over all inside the image is ``Σ √p Σ √p'`` less the terms that are one input.
+    sum over all inside the image is ``Σ √p Σ √p'`` less the terms that are one input. Sites of one kernel are close.
     """
     found = []
-    for k, (m, apart) in enumerate(zip(maps, (x.far, x.far, x.other), strict=True)):
-        pairs = (same * apart + (1 - same) * x.channel_pairs()).clamp_min(0)
+    same = (math.prod(kernel) - 1) / max(terms - 1, 1)
+    near = x.far + closeness(x, kernel) * (x.second - x.far)
+    for k, (m, apart) in enumerate(zip(maps, (near, x.far, x.other), strict=True)):
+        across = x.mean**2 if x.across is None else x.across * (apart / x.second.clamp_min(1e-300))
+        pairs = (same * apart + (1 - same) * across).clamp_min(0)
         here = collect(pairs.sqrt(), False)
         there = here if k == 0 else here.mean()
         found.append(m - covariance * (here * there - collect(pairs, k > 0)))
@@ -164,7 +209,7 @@ def weighted_sum(node: Node, ctx: Context, x: Signal, weight: Signal, out: int) 
         second, far = (m.mean(last, keepdim=True) * factor for m in (g.second, g.far))
         return [(x.name, g.moved(second, far / merged), True)]
 
-    return Step(signal, pull, local=2 * sharing(signal, ctx.batch) / out)
+    return Step(signal, pull, local=_spread(x, signal, ctx.batch, out))
 
 
 @rule("conv1d", "conv2d", "conv3d")
@@ -185,11 +230,19 @@ def convolution(node: Node, ctx: Context) -> Step | None:
         grouped = _by_group(values, groups, shape_of(node)[1]) * per_group
         return window.pair_sum(grouped) if pair else window.sum(grouped)
 
-    maps, near = _weighted(x, weight, terms, collect, math.prod(kernel)), _strided(x.near, stride)
+    maps, near = _weighted(x, weight, terms, collect, kernel), _strided(x.near, stride)
     profile = None if x.profile is None else even(window.sum(x.profile) / window.sum(torch.ones_like(x.profile)))
     # A small image has most taps of a large kernel outside.
     inside = float(window.sum(torch.ones((1,) * len(x.shape), dtype=torch.float64)).mean()) / math.prod(kernel)
-    free = taps(x, kernel, dilation, _free(weight, per_group * inside))
+    free = taps(x, kernel, dilation, stride, _free(weight, _copies(x, per_group) * inside), _alike(x),
+                steady=per_group == 1 and _steady(x, ctx))  # fmt: skip
+    free = replace(free, drawn=free.square / per_group if per_group > 1 else 0.0)
+    pixels = None if x.anchors is None or groups > 1 else x.anchors.pixels
+    if pixels is not None and not pixels.sites:
+        seen = replace(
+            pixels, kernel=tuple(kernel), stride=stride, before=before, dilation=dilation, sites=shape_of(node)[2:]
+        )
+        free = of_pixels(x, seen.spectrum(), kernel, dilation, stride, _free(weight, 1.0))
     signal = _convolved(node, ctx, x, maps, near, free, profile)
     factor = _pulled(weight) * shape_of(node)[1] / groups
 
@@ -202,7 +255,7 @@ def convolution(node: Node, ctx: Context) -> Step | None:
             found = replace(found, second=found.second + echo, echo=echo)
         return [(x.name, found, True)]
 
-    return Step(signal, pull, local=2 * sharing(signal, ctx.batch) / shape_of(node)[1])
+    return Step(signal, pull, local=_spread(x, signal, ctx.batch, shape_of(node)[1]))
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -237,7 +290,7 @@ def transposed(node: Node, ctx: Context) -> Step | None:
         second, far = (_by_group(m, groups, x.shape[1]) * factor for m in (g.second, g.far))
         return [(x.name, g.moved(window.sum(second), window.pair_sum(far)), True)]
 
-    return Step(signal, pull, local=2 * sharing(signal, ctx.batch) / shape_of(node)[1])
+    return Step(signal, pull, local=_spread(x, signal, ctx.batch, shape_of(node)[1]))
 
 
 def _convolved(

@@ -1,0 +1,449 @@
+"""The kernel of real data between blocks of sites, followed exactly where scalars would average too early.
+
+Random weights turn a batch into Gaussian fields whose kernel ``K(i, j) = E z_i z_j`` is known for every pair of sites
+of every pair of samples (Lee et al., 2018; Novak et al., 2019). There are too many pairs to keep, but what `Signal.far`
+and `Signal.other` stand for are averages over pairs that lie apart, and these are smooth: every sample is cut into a
+grid of blocks, and the kernel averaged over the pairs of two blocks is followed through every operation. Layers that
+treat samples or places differently (a norm of each position, a norm after a global average) need it: the average of
+``K/(σ σ')`` is not the average of ``K`` over that of ``σ σ'``.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstlight._typing import Floats
+from firstlight.theory.axes import lag_weights
+from firstlight.theory.elementwise import Elementwise, moments
+from firstlight.theory.signal import Signal
+
+_BLOCKS = 256  # of all samples together
+_GRID = 4  # along one side, at most
+_POINTS = 2  # in each block and direction, while maps are large and places within a block differ
+_FINE = 28  # sites along one side, from which on blocks do
+_ENOUGH = 20_000  # windows that a covariance of pixels is taken over
+_TERMS, _LEVELS = 16, 12
+_T = np.exp(np.linspace(-12.0, 8.0, 240))
+_MOST = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Images, and the window through which each site sees them; what a first convolution makes is exact.
+
+    Attributes:
+        images: [N, C, H, W].
+        kernel, stride, before, dilation: of the window.
+        sites: windows along each dimension.
+    """
+
+    images: Tensor
+    kernel: tuple[int, ...] = (1, 1)
+    stride: tuple[int, ...] = (1, 1)
+    before: tuple[int, ...] = (0, 0)
+    dilation: tuple[int, ...] = (1, 1)
+    sites: tuple[int, ...] = ()
+
+    def moments(self, *, normalized: bool = False, channels: Floats | None = None) -> "Anchors | None":
+        """Between points, so that averages over blocks are exact.
+
+        Args:
+            normalized: whether every site is divided by the root of its own second moment.
+            channels: the matrix ``A`` of ``E z z' = p A p'`` for the pixels ``p`` of two windows, their covariance with
+                the weights; the identity when these are alike.
+        """
+        n, sites = len(self.images), self.sites or tuple(self.images.shape[2:])
+        grid = tuple(_cuts(m, int(math.sqrt(_BLOCKS / n))) for m in sites)
+        if min(grid) < 2:
+            return None
+        several = all(m >= _POINTS * a for m, a in zip(sites, grid, strict=True))
+        rows, columns = (_points(m, a) for m, a in zip(sites, grid, strict=True))
+        means, own, points = [], [], []
+        for seen in self._windows(sites, channels):
+            size = seen.square().sum(1, keepdim=True)
+            scaled = seen * size.clamp_min(1e-12).rsqrt() if normalized else seen
+            means.append(_by_block(scaled, grid))
+            own.append(_by_block(scaled.square().sum(1, keepdim=True), grid))
+            points.append(scaled[:, :, rows][..., columns].double())
+        terms = means[0].shape[1]
+        flat = _places(means)
+        found = Anchors(flat @ flat.T / terms, torch.cat(own).flatten() / terms, n, grid, self).apart(math.prod(sites))
+        if not several:
+            return found
+        flat = _places(points)
+        return found.at(flat @ flat.T / terms)
+
+    def spectrum(self) -> tuple[Floats, Floats]:
+        """Eigenvalues, of mean one, and eigenvectors of the covariance of the pixels of a window."""
+        sites = self.sites or tuple(self.images.shape[2:])
+        thin = max(math.prod(sites) * len(self.images) // _ENOUGH, 1)
+        rows = torch.cat([w.flatten(2)[0].T[::thin] for w in self._windows(sites, None)])
+        rows = rows - rows.mean(0)
+        values, vectors = np.linalg.eigh((rows.T @ rows / len(rows)).double().numpy())
+        values = np.maximum(values, 1e-6 * values.max())
+        return values / values.mean(), vectors
+
+    def _windows(self, sites: Sequence[int], channels: Floats | None) -> Iterator[Tensor]:
+        """Of one sample after the other: what each site sees, [1, channels · taps, *sites]."""
+        terms = self.images.shape[1] * math.prod(self.kernel)
+        filters = torch.eye(terms)
+        if channels is not None:
+            values, vectors = np.linalg.eigh(channels)
+            filters = torch.from_numpy((vectors * np.sqrt(np.maximum(values, 0.0))).T.copy()).float()
+        weight = filters.view(terms, self.images.shape[1], *self.kernel)
+        ends = [
+            (m - 1) * s + d * (k - 1) + 1
+            for m, s, d, k in zip(sites, self.stride, self.dilation, self.kernel, strict=True)
+        ]
+        (top, left), (height, width) = self.before, self.images.shape[2:]
+        spare = (left, max(ends[1] - width - left, 0), top, max(ends[0] - height - top, 0))
+        for image in self.images:
+            padded = torch.nn.functional.pad(image[None], spare)
+            found = torch.nn.functional.conv2d(padded, weight, stride=self.stride, dilation=self.dilation)
+            yield found[:, :, : sites[0], : sites[1]]
+
+
+def _places(features: Sequence[Tensor]) -> Tensor:
+    """From features [1, C, *grid] of each sample to one row per place."""
+    return torch.cat(list(features)).flatten(2).transpose(1, 2).flatten(0, 1)
+
+
+def _points(sites: int, blocks: int) -> Tensor:
+    """The middles of the parts of each block."""
+    spare, size = sites % blocks, sites // blocks
+    inside = ((torch.arange(_POINTS) + 0.5) * size / _POINTS).long()
+    return (spare // 2 + torch.arange(blocks)[:, None] * size + inside).reshape(-1)
+
+
+def _cuts(sites: int, most: int) -> int:
+    """Blocks along one side: as many as fit evenly."""
+    most = min(_GRID, most, sites)
+    return next((k for k in range(most, max(most // 2, 1), -1) if sites % k == 0), most)
+
+
+def _by_block(values: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Averages over blocks of equal size; what is left over lies at the edges."""
+    for d, a in enumerate(grid, start=2):
+        spare = values.shape[d] % a
+        values = values.narrow(d, spare // 2, values.shape[d] - spare)
+    return torch.nn.functional.adaptive_avg_pool2d(values, (grid[0], grid[1])).double()
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Second moments between blocks of sites.
+
+    Attributes:
+        values: E z z' between two sites of two blocks, on average, [M, M], blocks of the first sample first; between
+            two different sites of one block on the diagonal.
+        own: E z² in each block, [M].
+        samples: number of samples.
+        grid: blocks along each spatial dimension of one sample; empty when its sites have been averaged.
+        pixels: the images, as long as the signal is a first convolution of them.
+        noise: variance of the kernel of one draw about this one: of a layer that sums ``d`` products, ``1/d``.
+    """
+
+    values: Tensor
+    own: Tensor
+    samples: int
+    grid: tuple[int, ...]
+    pixels: Pixels | None = None
+    noise: float = 0.0
+
+    @cached_property
+    def _spectra(self) -> "dict[int, Spectrum]":
+        return {}
+
+    def spectrum(self, sites: int) -> "Spectrum":
+        """Of this kernel, of `sites` in each sample, once the mean over all samples and sites is subtracted."""
+        if sites not in self._spectra:
+            self._spectra[sites] = Spectrum.of(self, sites)
+        return self._spectra[sites]
+
+    @property
+    def places(self) -> int:
+        """Blocks of one sample."""
+        return math.prod(self.grid)
+
+    def becoming(self, values: Tensor, own: Tensor) -> "Anchors":
+        """Other moments of the same blocks."""
+        return replace(self, values=values, own=own, pixels=None)
+
+    def scaled(self, second: float, added: float = 0.0) -> "Anchors":
+        """Multiplied by one factor, then shifted by `added`, so that E z² is `second` on average."""
+        factor = (second - added) / max(float(self.own.mean()), 1e-300)
+        noise = self.noise * factor**2
+        return replace(self, values=self.values * factor + added, own=self.own * factor + added, noise=noise)
+
+    def apart(self, sites: int) -> "Anchors":
+        """From averages over all pairs of one block to those over pairs of different sites."""
+        n = sites / max(self.places, 1)
+        if n > 1:
+            values = self.values.clone()
+            values.diagonal().sub_(self.own / n).div_(1 - 1 / n)
+            return replace(self, values=values)
+        return self
+
+    def at(self, points: Tensor) -> "Anchors":
+        """Between points of these blocks, several in each, so that their averages are those of the blocks.
+
+        Args:
+            points: E z z' between single sites, several in each block, [M', M'].
+        """
+        grid = tuple(_POINTS * a for a in self.grid)
+        index = torch.arange(len(self.own)).view(self.samples, *self.grid)
+        for d in range(len(grid)):
+            index = index.repeat_interleave(_POINTS, 1 + d)
+        block = index.reshape(-1)
+        seen = Anchors(points, points.diagonal().clone(), self.samples, grid).blocks()
+        factor = (self.own / seen.own.clamp_min(1e-300)).sqrt()[block]
+        own = points.diagonal() * factor**2
+        values = points * (factor[:, None] * factor)
+        # Two sites of one part resemble each other as much as leaves the block the average that it has.
+        values.diagonal().zero_()
+        count = _POINTS ** len(grid)
+        rest = Anchors(values, own, self.samples, grid).blocks().values.diagonal()
+        close = (count * (self.values.diagonal() - rest) / self.own.clamp_min(1e-300)).clamp(-1, 1)[block]
+        values.diagonal().copy_(own * close)
+        lack = self.values - Anchors(values, own, self.samples, grid).blocks().values
+        return Anchors(values + lack[block][:, block], own, self.samples, grid, self.pixels)
+
+    def blocks(self) -> "Anchors":
+        """Averaged over the points of each block."""
+        grid = tuple(a // _POINTS for a in self.grid)
+        parts = [size for a in grid for size in (a, _POINTS)]
+        n, inner = self.samples, tuple(range(2, 2 * len(grid) + 1, 2))
+        outer = tuple(2 * len(grid) + 1 + d for d in inner)
+        values = self.values.view(n, *parts, n, *parts).mean((*inner, *outer))
+        m = n * math.prod(grid)
+        own = self.own.view(n, *parts).mean(inner).reshape(-1)
+        return replace(self, values=values.reshape(m, m), own=own, grid=grid)
+
+    def whole(self, sites: int) -> Tensor:
+        """The other way: averages over all pairs of two blocks, of `sites` in each sample, [M, M]."""
+        share = min(max(self.places, 1) / max(sites, 1), 1.0)
+        values = self.values.clone()
+        values.diagonal().mul_(1 - share).add_(self.own, alpha=share)
+        return values
+
+    def between_samples(self, sites: int) -> Tensor:
+        """Averages over all pairs of sites of two samples, [N, N]."""
+        return self.whole(sites).view(self.samples, self.places, self.samples, self.places).mean((1, 3))
+
+
+def of_images(batch: Tensor) -> Anchors | None:
+    """Blocks of images [N, C, H, W]."""
+    return Pixels(batch.float()).moments() if batch.dim() == 4 else None
+
+
+def of_function(base: Anchors, mean: float, f: Elementwise, second: float) -> Anchors:
+    """E f(z_i) f(z_j) by Mehler's series; its coefficients are interpolated between a few variances."""
+    variance = (base.own - mean**2).clamp_min(0)
+    root = variance.sqrt().clamp_min(1e-150)
+    alike = ((base.values - mean**2) / (root[:, None] * root)).clamp(-1, 1)
+    coefficients, squares = _interpolated(f, mean, variance.numpy())
+    total, power = torch.zeros_like(alike), torch.ones_like(alike)
+    for a in coefficients.T[:_TERMS]:
+        total.addcmul_(power * a, a[:, None])
+        power.mul_(alike)
+    missing = (squares - (coefficients[:, :_TERMS] ** 2).sum(1)).clamp_min(0).sqrt()
+    total.addcmul_(power * missing, missing[:, None])
+    slope = float(coefficients[:, 1].square().mean() / variance.mean().clamp_min(1e-300))  # for small changes of K
+    found = replace(base.becoming(total, squares), noise=base.noise * slope**2)
+    return found.scaled(second) if second > 0 else found
+
+
+def _interpolated(f: Elementwise, mean: float, variance: Floats) -> tuple[Tensor, Tensor]:
+    log = np.log(np.maximum(variance, 1e-12 * max(float(variance.max()), 1e-280)))
+    low, high = float(log.min()), float(log.max())
+    count = 1 if high - low < 1e-6 else min(_LEVELS, 2 + math.ceil((high - low) / 0.25))
+    levels = np.linspace(low, high, count)
+    found = moments(f, np.full(count, mean), np.exp(levels))
+    table = np.column_stack([found.coefficients, found.second])
+    if count == 1:
+        rows = np.repeat(table, len(log), 0)
+    else:
+        place = np.clip((log - low) / (high - low) * (count - 1), 0, count - 1)
+        left = np.minimum(place.astype(int), count - 2)
+        share = (place - left)[:, None]
+        rows = table[left] * (1 - share) + table[left + 1] * share
+    return torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, -1].copy())
+
+
+def shifted(anchors: Anchors, taps: Sequence[Sequence[float]], sites: Sequence[int], padded: bool) -> Anchors:
+    """``K(i, j)`` averaged over the taps of a kernel, which both ends move by.
+
+    Between blocks the kernel is interpolated along the shift. Where blocks are the sites themselves the zero padding of
+    a border is exact. In larger ones a tap is inside for a share ``s`` of all sites, and for ``s²`` of pairs that lie
+    apart, so they keep ``Σ s²/Σ s`` of what they had in common.
+
+    Args:
+        anchors: of the input.
+        taps: offsets in sites, for each spatial dimension.
+        sites: of the input.
+        padded: whether zeros surround it.
+    """
+    dims, n, outside = len(anchors.grid), anchors.samples, 1.0
+    whole, own = anchors.values.view(n, *anchors.grid, n, *anchors.grid), anchors.own.view(n, *anchors.grid)
+    for d, (offsets, m, a) in enumerate(zip(taps, sites, anchors.grid, strict=True)):
+        if len(offsets) > 1 and a > 1:
+            weights, zeros = _weights(offsets, m / a), padded and m < 1.5 * a
+            whole = _moved(whole, weights, (1 + d, 2 + dims + d), zeros)
+            own = _moved(own, weights, (1 + d,), zeros)
+            if padded and not zeros:
+                inside = np.array([max(1 - abs(t) / m, 0.0) for t in offsets])
+                outside *= float((inside**2).sum() / inside.sum())
+    found = anchors.becoming(whole.reshape(anchors.values.shape) * outside, own.reshape(-1))
+    found.values.diagonal().div_(outside)
+    return found
+
+
+def _weights(offsets: Sequence[float], step: float) -> dict[int, float]:
+    out: dict[int, float] = {}
+    for t in offsets:
+        place = t / step
+        left = math.floor(place)
+        for k, share in ((left, 1 - (place - left)), (left + 1, place - left)):
+            if share > 0:
+                out[k] = out.get(k, 0.0) + share / len(offsets)
+    return out
+
+
+def _moved(whole: Tensor, weights: Mapping[int, float], dims: tuple[int, ...], zeros: bool) -> Tensor:
+    size = whole.shape[dims[0]]
+    out, count = torch.zeros_like(whole), torch.zeros([size] * len(dims), dtype=whole.dtype)
+    for shift, weight in weights.items():
+        kept = size - abs(shift)
+        if kept > 0:
+            to, start = max(-shift, 0), max(shift, 0)
+            target, source, part = out, whole, count
+            for k, d in enumerate(dims):
+                target, source = target.narrow(d, to, kept), source.narrow(d, start, kept)
+                part = part.narrow(k, to, kept)
+            target.add_(source, alpha=weight)
+            part += weight
+    if zeros:
+        return out
+    shape = [size if d in dims else 1 for d in range(whole.dim())]
+    return out / count.clamp_min(1e-9).view(shape)
+
+
+def coarser(anchors: Anchors, sites: Sequence[int]) -> Anchors:
+    """Blocks instead of points once maps are small, and one block per site where there are more blocks than sites."""
+    grid = anchors.grid
+    if max(grid) > _GRID and max(sites) <= _FINE:
+        anchors = anchors.blocks()
+    if all(n >= a for n, a in zip(sites, anchors.grid, strict=True)):
+        return anchors
+    index = torch.arange(len(anchors.values)).view(anchors.samples, *anchors.grid)
+    grid = tuple(min(n, a) for n, a in zip(sites, anchors.grid, strict=True))
+    for d, (n, a) in enumerate(zip(grid, anchors.grid, strict=True)):
+        index = index.index_select(1 + d, ((torch.arange(n) + 0.5) * a / n).long())
+    chosen = index.reshape(-1)
+    return replace(anchors, values=anchors.values[chosen][:, chosen], own=anchors.own[chosen], grid=grid, pixels=None)
+
+
+def calibrated(x: Signal) -> Signal:
+    """`far` of each sample and `other`, so that averages over all pairs of sites are those between its blocks.
+
+    ``K(lag) = far + r (q - far)`` averages over all pairs of sites to ``far + r̄ (q - far)``.
+    """
+    if x.anchors is None:
+        return x
+    n, rank, sites = x.anchors.samples, len(x.shape), max(x.sites(), 1)
+    rest, shape = list(range(1, rank)), (n, *[1] * (rank - 1))
+    means = x.anchors.between_samples(sites)
+    within = means.diagonal()
+    other = (means.sum() - within.sum()) / max(n * (n - 1), 1)
+    moved = x.other + (other - x.other.mean()) if n > 1 else x.other
+    if not x.anchors.grid:  # what each sample's sites share is all there is
+        second = x.second + (within.view(shape) - x.second.mean(rest, keepdim=True))
+        return replace(x, second=second, far=second, other=moved)
+    close = 1 / sites
+    if x.near is not None and x.near.ndim == len(x.anchors.grid):
+        close = min(float((lag_weights(x.shape[-x.near.ndim :], x.near.shape) * x.near).sum()), 0.9)
+    second = x.second.mean(rest).expand(n)
+    far = ((within - close * second) / (1 - close)).view(shape)
+    return replace(x, far=x.far + (far - x.far.mean(rest, keepdim=True)), other=moved)
+
+
+def centred(anchors: Anchors, sites: int) -> Anchors:
+    """Once the mean over all samples and sites is subtracted, as batch norm does."""
+    whole = anchors.whole(sites)
+    rows, level = whole.mean(1), whole.mean()
+    return anchors.becoming(anchors.values - rows[:, None] - rows + level, anchors.own - 2 * rows + level)
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Of the kernel over all elements, which is that of the covariance of what a channel's weights read.
+
+    The variance of a channel is ``Σ λ_k w_k²`` with normal weights. A norm of each channel divides by it, and
+
+        E 1/σ² = ∫ Π (1 + 2tλ_j)^(-1/2) dt,    E w_k²/σ² = ∫ Π (1 + 2tλ_j)^(-1/2) / (1 + 2tλ_k) dt,
+
+    so that what many elements share, large eigenvalues, counts for less after the norm than before.
+
+    Attributes:
+        values: eigenvalues; together with `rest` their sum is one.
+        vectors: of unit length over blocks, [M, M].
+        rest: the variance within blocks, of many small eigenvalues.
+        own: that of each block, [M].
+    """
+
+    values: Floats
+    vectors: Floats
+    rest: float
+    own: Floats
+
+    @classmethod
+    def of(cls, anchors: Anchors, sites: int) -> "Spectrum":
+        """Of a kernel that is not yet centred."""
+        middle = centred(anchors, sites)
+        size = max(float(middle.own.mean()), 1e-300)
+        whole = middle.whole(sites) / size
+        values, vectors = np.linalg.eigh((whole / len(whole)).numpy())
+        values = np.maximum(values, 0.0)
+        own = (middle.own / size - whole.diagonal()).clamp_min(0).numpy()
+        total = values.sum() + own.mean()
+        return cls(values / total, vectors, float(own.mean() / total), own / total)
+
+    @cached_property
+    def _decay(self) -> Floats:
+        log = np.log1p(2 * _T[:, None] * self.values).sum(1)
+        return np.asarray(np.exp(-0.5 * log - _T * self.rest))
+
+    @cached_property
+    def inverse(self) -> float:
+        """``E 1/σ² · E σ²``; cut where few eigenvalues leave it without bound."""
+        return min(float(np.trapezoid(self._decay, _T)), _MOST)
+
+    @cached_property
+    def spread(self) -> float:
+        """Variance of 1/σ² over its mean squared."""
+        return min(max(float(np.trapezoid(_T * self._decay, _T)) / self.inverse**2 - 1, 0.0), _MOST)
+
+    def equalized(self, anchors: Anchors, sites: int) -> Anchors:
+        """The kernel after the norm, ``E z² = 1``."""
+        share = np.trapezoid(self._decay[:, None] / (1 + 2 * _T[:, None] * self.values), _T, axis=0)
+        kept = torch.from_numpy((self.vectors * (self.values * share * len(self.values))) @ self.vectors.T)
+        own = kept.diagonal() + torch.from_numpy(self.own) * float(np.trapezoid(self._decay, _T))
+        return anchors.becoming(kept, own).apart(sites).scaled(1.0)
+
+
+def sharing(anchors: Anchors, sites: int) -> float:
+    """Mean squared correlation of two elements of one channel, sizes included: ``mean K(i, j)²/(mean K(i, i))²``.
+
+    It is 1 when all elements say the same and 1/n for n independent ones. The variance of a channel over n elements of
+    which K is the kernel varies, relatively, by twice this.
+    """
+    share = min(max(anchors.places, 1) / max(sites, 1), 1.0)
+    pairs = anchors.values**2
+    pairs.diagonal().mul_(1 - share).add_(anchors.own**2, alpha=share)
+    square = float(anchors.own.mean()) ** 2
+    return min((float(pairs.mean()) + anchors.noise) / square, 1.0) if square > 0 else 1.0

@@ -1,0 +1,323 @@
+"""How each operation changes the kernel between anchors (`theory.anchors`); the scalars of its rule are set by them.
+
+An operation without a rule here has no anchors after it, and its scalars stand as its own rule made them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from firstlight.graph import Node
+from firstlight.graph.vocabulary import REARRANGEMENT
+from firstlight.theory.anchors import Anchors, calibrated, centred, coarser, of_function, shifted
+from firstlight.theory.axes import main_kind, size
+from firstlight.theory.maps.registry import Context
+from firstlight.theory.maps.windows import each, leading_padding
+from firstlight.theory.signal import Signal
+
+Carry: TypeAlias = Callable[[Node, Context, Signal], Anchors | None]
+"""From a node and what its rule made of it to the anchors of the result."""
+
+_CARRIES: dict[str, Carry] = {}
+
+
+def _carries(*functions: str) -> Callable[[Carry], Carry]:
+    def enter(found: Carry) -> Carry:
+        for function in functions:
+            _CARRIES[function] = found
+        return found
+
+    return enter
+
+
+def follow(node: Node, ctx: Context, out: Signal) -> Signal:
+    """`out` with anchors, and with `far` and `other` as they have them."""
+    signals = [ctx.signals[name] for name in node.inputs]
+    if all(x.anchors is None for x in signals):
+        return replace(out, anchors=None)
+    if out.base is not None and out.function is not None:
+        base = out.base
+        mean, second = float(base.mean.mean()), float(out.second.mean())
+        found = None if base.anchors is None else of_function(base.anchors, mean, out.function, second)
+    else:
+        carry = _CARRIES.get(node.function)
+        found = None if carry is None else carry(node, ctx, out)
+    if found is not None and not bool(torch.isfinite(found.values).all()):
+        found = None
+    return calibrated(replace(out, anchors=found))
+
+
+def _main(node: Node, ctx: Context) -> Signal:
+    return next((x for name in node.inputs if (x := ctx.signals[name]).anchors is not None), ctx.first(node))
+
+
+def _or_even(x: Signal, like: Anchors) -> Anchors | None:
+    """The anchors of `x`; of a signal without any, what its scalars say, everywhere the same."""
+    if x.anchors is not None:
+        return x.anchors if x.anchors.grid == like.grid else _repeated(x.anchors, like)
+    _, second, far, other = x.scalars()
+    n, p = like.samples, like.places
+    same = torch.block_diag(*[torch.ones(p, p, dtype=torch.float64)] * n)
+    return replace(like.becoming(other + (far - other) * same, torch.full_like(like.own, second)), noise=0.0)
+
+
+def _repeated(gate: Anchors, like: Anchors) -> Anchors | None:
+    """One number of each sample, at all its places."""
+    if gate.places != 1 or gate.samples != like.samples:
+        return None
+    p = like.places
+    own = gate.own.repeat_interleave(p)
+    values = gate.whole(1).repeat_interleave(p, 0).repeat_interleave(p, 1)
+    return replace(like.becoming(values, own), noise=gate.noise)
+
+
+@_carries("linear", "addmm")
+def _linear(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    x = _main(node, ctx)
+    if x.anchors is None or main_kind(x.axes[-1]) != "c" or out.sites() != x.sites():
+        return None
+    drawn = float(x.anchors.own.mean()) ** 2 / x.shape[-1]
+    return _weighted(node, ctx, replace(x.anchors, noise=x.anchors.noise + drawn), out)
+
+
+def _weighted(node: Node, ctx: Context, found: Anchors, out: Signal) -> Anchors:
+    bias = ctx.of(node, "bias")
+    return found.scaled(float(out.second.mean()), 0.0 if bias is None else float(bias.second.mean()))
+
+
+@_carries("conv1d", "conv2d", "conv3d")
+def _convolution(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    x, weight = ctx.of(node, "input"), ctx.of(node, "weight")
+    if x is None or weight is None or x.anchors is None or not x.anchors.grid:
+        return None if x is None or x.anchors is None else _weighted(node, ctx, x.anchors, out)
+    kernel = weight.shape[2:]
+    dilation, stride = (each(node.arguments[key], len(kernel)) for key in ("dilation", "stride"))
+    before = leading_padding(node.arguments["padding"], kernel, dilation)
+    if x.anchors.pixels is not None and not x.anchors.pixels.sites:
+        found = replace(
+            x.anchors.pixels, kernel=tuple(kernel), stride=stride, before=before, dilation=dilation, sites=out.shape[2:]
+        )
+        terms = math.prod(weight.shape[1:])
+        found = found.moments(channels=np.eye(terms) - 1 / terms if weight.balanced else None)
+        return None if found is None else _weighted(node, ctx, coarser(found, out.shape[2:]), out)
+    square, drawn = (1.0, 0.0) if out.taps is None else (out.taps.square, out.taps.drawn)
+    taps = [_reach(*setting) for setting in zip(kernel, dilation, stride, strict=True)]
+    found = replace(shifted(x.anchors, taps, x.shape[2:], any(before)), noise=0.0)
+    noise = x.anchors.noise * square + drawn * float(x.anchors.own.mean()) ** 2
+    found = replace(found, noise=noise)
+    found = coarser(found, out.shape[2:])
+    if weight.balanced and int(node.arguments["groups"]) == 1:
+        found = _unshared(x, found, float(out.second.mean() / weight.second.mean().clamp_min(1e-300)), weight.shape[1:])
+    return _weighted(node, ctx, found, out)
+
+
+def _unshared(x: Signal, found: Anchors, second: float, terms: Sequence[int]) -> Anchors:
+    """Weights that add up to zero do not see what all their inputs share: those of one channel, and all channels' mean.
+
+    Args:
+        x: the input.
+        found: its kernel under the taps.
+        second: of the result with weights of variance one.
+        terms: inputs summed, channels first.
+    """
+    left = min(second / max(math.prod(terms) * float(x.second.mean()), 1e-300), 1.0)
+    values = (found.values - float((x.mean**2).mean())) * (1 - 1 / terms[0])
+    return found.becoming(values, found.own * max(left, 1e-6))
+
+
+def _reach(kernel: int, dilation: int, stride: int) -> list[float]:
+    """How far taps reach beyond the sites that an output stands for: kernels side by side do not overlap."""
+    if kernel == 1:
+        return [0.0]
+    beyond = max((kernel - 1) * dilation + 1 - stride, 0) / (kernel - 1)
+    return [(k - (kernel - 1) / 2) * beyond for k in range(kernel)]
+
+
+@_carries("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm")
+def _normalized(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    """``(K(i, j) - what the norm subtracts)/(σ_i σ_j)``, with one σ for all places that are normalized together."""
+    x = _main(node, ctx)
+    found = x.anchors
+    if found is None or (node.function == "batch_norm" and not (ctx.training and node.arguments.get("training", True))):
+        return None if found is None else found.scaled(float(out.second.mean()))
+    n, p, values, own = found.samples, found.places, found.values, found.own
+    mean = 0.0 if node.function == "rms_norm" else float((x.mean**2).mean())
+    second = float(out.second.mean())
+    bias = ctx.of(node, "bias")
+    beta = 0.0 if bias is None else float(bias.second.mean())
+    if node.function in ("layer_norm", "rms_norm"):
+        count = len(node.arguments["normalized_shape"])
+        dims = list(range(len(x.shape) - count, len(x.shape)))
+        if size(x.axes, "s", dims) > 1 or size(x.axes, "b", dims) > 1:
+            return None
+        seen = found.pixels
+        exact = None if seen is None else seen.moments(normalized=True)
+        if seen is not None and exact is not None:
+            exact = coarser(exact, seen.sites or seen.images.shape[2:])
+            return exact.becoming(exact.values, exact.own).scaled(second, beta)
+        values, own = values - mean, own - mean
+        variance = own.clamp_min(0)
+    elif node.function == "batch_norm":
+        return _of_each_channel(x, found).scaled(second, beta)
+    else:
+        groups = x.shape[1] if node.function == "instance_norm" else int(node.arguments["num_groups"])
+        if groups == x.shape[1]:
+            return None
+        level = found.between_samples(x.sites()).diagonal() * groups / x.shape[1] + mean
+        values, own = values - mean, own - mean
+        variance = (found.own.view(n, p).mean(1) - level).clamp_min(0).repeat_interleave(p)
+    eps = node.arguments.get("eps")
+    root = (variance + (1.2e-7 if eps is None else float(eps))).sqrt()
+    noise = found.noise / float(variance.mean().clamp_min(1e-300)) ** 2
+    return replace(found.becoming(values / (root[:, None] * root), own / root**2), noise=noise).scaled(second, beta)
+
+
+def _of_each_channel(x: Signal, found: Anchors) -> Anchors:
+    """A norm of each channel makes all equally large: what they see is no longer weighted by how large that was.
+
+    A first convolution sees pixels, a depthwise one the taps of its own channel, any other one all it sums.
+    """
+    sites = x.sites()
+    if x.taps is not None and x.taps.channels is not None and found.pixels is not None:
+        exact = found.pixels.moments(channels=x.taps.channels)
+        return centred(coarser(found if exact is None else exact, x.shape[2:]), sites).scaled(1.0)
+    if x.taps is not None and not x.taps.drawn:
+        middle = centred(found, sites).scaled(1.0)
+        apart = x.taps.apart
+        return replace(middle, values=middle.values * apart, noise=middle.noise * apart**2)
+    middle = centred(found, sites).scaled(1.0)
+    return replace(found.spectrum(sites).equalized(found, sites), noise=middle.noise)
+
+
+@_carries("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d",
+          "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices")  # fmt: skip
+def _pooled(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    """Pairs that lie apart stay as they are in an average, which loses only what single sites have of their own.
+
+    The largest of a window follows the Gaussian behind it: pairs as far as their Gaussians agree.
+    """
+    x = _main(node, ctx)
+    if x.anchors is None or len(out.shape) != len(x.shape):
+        return None
+    found = coarser(x.anchors, out.shape[2:])
+    second = float(out.second.mean())
+    if node.function.startswith("avg"):
+        return found.becoming(found.values, found.own * (second / max(float(found.own.mean()), 1e-300)))
+    base = None if x.root.anchors is None else coarser(x.root.anchors, out.shape[2:])
+    if base is None:
+        return None
+    root = (base.own - float(x.root.mean.mean()) ** 2).clamp_min(1e-300).sqrt()
+    alike = ((base.values - float(x.root.mean.mean()) ** 2) / (root[:, None] * root)).clamp(0, 1)
+    sizes = root / root.square().mean().sqrt()
+    mean = float(out.mean.mean() / sizes.mean())
+    values = (mean**2 + (second - mean**2) * alike) * (sizes[:, None] * sizes)
+    return found.becoming(values, second * sizes**2).scaled(second)
+
+
+@_carries("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "mean")
+def _averaged(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    """The average over all sites of a sample."""
+    x = _main(node, ctx)
+    if x.anchors is None or out.sites() != 1 or out.channels() != x.channels():
+        return x.anchors if out.shape == x.shape else None
+    means = x.anchors.between_samples(x.sites())
+    own = means.diagonal().clone()
+    alike = float(own.mean() / x.anchors.own.mean().clamp_min(1e-300))
+    return Anchors(means, own, x.anchors.samples, (), noise=x.anchors.noise * alike**2)
+
+
+@_carries("add", "sub", "rsub")
+def _sum(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    operands = [ctx.signals[name] for name in node.inputs]
+    like = next(x.anchors for x in operands if x.anchors is not None)
+    if len(operands) != 2 or any(not ctx.is_signal(x.name) for x in operands):
+        return like.scaled(float(out.second.mean())) if out.shape == _main(node, ctx).shape else None
+    a, b = operands
+    like = max((x.anchors for x in operands if x.anchors is not None), key=lambda k: k.places)
+    one, two = _or_even(a, like), _or_even(b, like)
+    if one is None or two is None:
+        return None
+    alpha = float(node.arguments.get("alpha", 1)) * (1 if node.function == "add" else -1)
+    shared = alpha * ctx.shared(a, b) if a.shape == b.shape else [0.0, 0.0, 0.0]
+    means = 2 * alpha * float(a.mean.mean() * b.mean.mean())
+    n, p = like.samples, like.places
+    crossed = torch.full((n, p, n, p), 2 * float(shared[2]), dtype=torch.float64)
+    crossed.diagonal(dim1=0, dim2=2).fill_(2 * float(shared[1]))
+    values = one.values + alpha**2 * two.values + means + crossed.view(n * p, n * p)
+    own = one.own + alpha**2 * two.own + means + 2 * float(shared[0])
+    noise = one.noise + alpha**4 * two.noise
+    return replace(like.becoming(values, own), noise=noise).scaled(float(out.second.mean()))
+
+
+@_carries("mul", "multiply")
+def _product(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    operands = [ctx.signals[name] for name in node.inputs]
+    like = max((x.anchors for x in operands if x.anchors is not None), key=lambda k: k.places)
+    if len(operands) != 2 or any(not ctx.is_signal(x.name) for x in operands):
+        return like.scaled(float(out.second.mean()))
+    one, two = (_or_even(x, like) for x in operands)
+    if one is None or two is None:
+        return None
+    noise = one.noise * float(two.own.mean()) ** 2 + two.noise * float(one.own.mean()) ** 2
+    found = replace(like.becoming(one.values * two.values, one.own * two.own), noise=noise)
+    return found.scaled(float(out.second.mean()))
+
+
+@_carries("cat", "concat")
+def _joined(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    """Channels side by side; a token more among many leaves the others as they are."""
+    parts = [ctx.signals[name] for name in node.inputs]
+    largest = max(parts, key=lambda x: math.prod(x.shape))
+    if largest.anchors is None:
+        return None
+    if out.sites() != largest.sites():
+        return largest.anchors if out.sites() < 1.1 * largest.sites() else None
+    found = [_or_even(x, largest.anchors) for x in parts]
+    total = sum(math.prod(x.shape) for x in parts)
+    if any(a is None for a in found):
+        return None
+    shares = [math.prod(x.shape) / total for x in parts]
+    pairs = [(a, share) for a, share in zip(found, shares, strict=True) if a is not None]
+    values, own = (torch.stack([getattr(a, of) * w for a, w in pairs]).sum(0) for of in ("values", "own"))
+    noise = sum(a.noise * w**2 for a, w in pairs)
+    return replace(largest.anchors.becoming(values, own), noise=noise)
+
+
+@_carries("scaled_dot_product_attention")
+def _attended(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    """Each token is nearly the mean of its sample's values: samples agree as far as these do."""
+    v = ctx.of(node, "value")
+    if v is None or v.anchors is None:
+        return None
+    n, p = v.anchors.samples, v.anchors.places
+    means = v.anchors.between_samples(v.sites())
+    _, second, far, _ = out.scalars()
+    values = means.repeat_interleave(p, 0).repeat_interleave(p, 1)
+    same = torch.block_diag(*[torch.ones(p, p, dtype=torch.float64)] * n)
+    values = values + same * (far - float(v.far.mean()))
+    return v.anchors.becoming(values, torch.full((n * p,), second, dtype=torch.float64))
+
+
+@_carries("dropout", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout",
+          "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d")  # fmt: skip
+def _own_only(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    found = _main(node, ctx).anchors
+    if found is None:
+        return None
+    return found.becoming(found.values, found.own * (float(out.second.mean()) / max(float(found.own.mean()), 1e-300)))
+
+
+@_carries(*REARRANGEMENT, "slice", "narrow", "getitem", "chunk", "split", "split_with_sizes", "tensor_split",
+          "unbind", "select", "constant_pad_nd", "pad", "reflection_pad2d")  # fmt: skip
+def _arranged(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    """The same places, or some of them, evenly."""
+    x = _main(node, ctx)
+    if x.anchors is None or not out.shape or size(out.axes, "b") != x.anchors.samples:
+        return None
+    if out.sites() == 1 and x.anchors.places > 1:
+        return None
+    return x.anchors.scaled(float(out.second.mean()))
