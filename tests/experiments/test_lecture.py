@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ from firstlight.errors import FirstlightError
 from firstlight.experiments import reproduce as module
 from firstlight.experiments.cache import key_of
 from firstlight.experiments.chapter import Chapter, claim
+from firstlight.experiments.curves import final
 from firstlight.experiments.images import open_album
 from firstlight.experiments.reproduce import lecture
 from firstlight.report.document import Plot, Series
@@ -192,3 +194,9 @@ def test_every_competitor_is_run_at_its_best_rate():
     curves = tuned(run, rates=(0.01, 0.1, 1.0), seeds=(0, 1, 2))
     assert [curve.rate for curve in curves] == [0.1] * 3
     assert asked == [(0.01, 0), (0.1, 0), (1.0, 0), (0.1, 1), (0.1, 2)]
+
+
+def test_a_final_loss_is_told_with_its_range_or_that_it_is_gone():
+    assert final({"final": [0.5, 0.7]}) == "0.600 (0.500 … 0.700)"
+    assert final({"final": [math.inf, math.nan]}) == "diverges"
+    assert final({"final": [0.5, math.inf]}) == "1 of 2 seeds diverge"

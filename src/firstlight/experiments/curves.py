@@ -1,5 +1,6 @@
 """Training runs of the lecture: from curves to numbers, from numbers to a figure."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -67,8 +68,11 @@ def curve_table(found: Mapping[str, Mapping[str, Any]], caption: str) -> Table:
 
 
 def final(numbers: Mapping[str, Any]) -> str:
-    """Mean final loss, and its range over the seeds."""
+    """Mean final loss and its range over the seeds, or that it is not finite."""
     values = numbers["final"]
+    gone = sum(not math.isfinite(value) for value in values)
+    if gone:
+        return "diverges" if gone == len(values) else f"{gone} of {len(values)} seeds diverge"
     mean = number(sum(values) / len(values), 3)
     return mean if len(values) == 1 else f"{mean} ({number(min(values), 3)} … {number(max(values), 3)})"
 
