@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from firstlight._typing import Floats
-from firstlight.theory.axes import lag_weights
+from firstlight.theory.axes import lag_weights, main_kind
 from firstlight.theory.elementwise import Elementwise, moments
 from firstlight.theory.signal import Signal
 
@@ -355,8 +355,12 @@ def calibrated(x: Signal) -> Signal:
     """
     if x.anchors is None:
         return x
-    n, rank, sites = x.anchors.samples, len(x.shape), max(x.sites(), 1)
-    rest, shape = list(range(1, rank)), (n, *[1] * (rank - 1))
+    n, sites = x.anchors.samples, max(x.sites(), 1)
+    place = next((d for d, axis in enumerate(x.axes) if main_kind(axis) == "b" and x.shape[d] == n), None)
+    if place is None:
+        return replace(x, anchors=None)
+    rest = [d for d in range(len(x.shape)) if d != place]
+    shape = tuple(n if d == place else 1 for d in range(len(x.shape)))
     means = x.anchors.between_samples(sites)
     within = means.diagonal()
     other = (means.sum() - within.sum()) / max(n * (n - 1), 1)
@@ -367,7 +371,7 @@ def calibrated(x: Signal) -> Signal:
     close = 1 / sites
     if x.near is not None and x.near.ndim == len(x.anchors.grid):
         close = min(float((lag_weights(x.shape[-x.near.ndim :], x.near.shape) * x.near).sum()), 0.9)
-    second = x.second.mean(rest).expand(n)
+    second = x.second.mean(rest).expand(n) if rest else x.second.expand(n)
     far = ((within - close * second) / (1 - close)).view(shape)
     return replace(x, far=x.far + (far - x.far.mean(rest, keepdim=True)), other=moved)
 

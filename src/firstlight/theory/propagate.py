@@ -138,8 +138,9 @@ def _step(node: Node, context: Context) -> Step:
     if float(step.signal.second.min()) < 0:
         return _opaque(node, context, f"the rule for {node.op} gave a negative second moment")
     signal = follow(node, context, step.signal)
+    signal = replace(signal, spread=signal.spread + step.local, fresh=signal.fresh + step.local)
     if signal.anchors is None:
-        return step
+        return replace(step, signal=signal)
     if signal.terms.get(node.name) is not None:  # a source of its own, whose covariances the anchors have set
         context.leaves.pop(node.name, None)
         context.register(signal)
@@ -209,8 +210,8 @@ def _describe(node: Node, step: Step, gradient: Gradient | None, context: Contex
         forward_mean=mean,
         forward_second_moment=second,
         backward_second_moment=back,
-        band=_band(signal.spread + step.local),
-        backward_band=0.0 if gradient is None else _band(gradient.spread + signal.spread + step.local, _BACKWARD_FLOOR),
+        band=_band(signal.spread),
+        backward_band=0.0 if gradient is None else _band(gradient.spread + signal.spread, _BACKWARD_FLOOR),
         gain=second / before if before > 0 else None,
         correlation=other / second if second > 0 else 0.0,
         opaque=bool(step.opaque),

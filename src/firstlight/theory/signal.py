@@ -54,6 +54,7 @@ class Signal:
         steps: the signals that the last operation of that function was applied to, each with the slope by it.
         terms: coefficients of the independent sources it is a linear combination of, by source.
         spread: variance of log(second moment) over weight draws, carried along so far.
+        fresh: what part of `spread` is this result's own channels being few; a function of them counts that anew.
         swing: variance of log(size) of one channel over samples, shared by all sites of a sample (a gate's doing).
         rows: K between elements along the last dimension, for the logits of attention; ``None`` when unknown.
         simplex: true when the elements along the last dimension are positive and sum to one.
@@ -78,6 +79,7 @@ class Signal:
     steps: "tuple[tuple[Signal, Elementwise], ...]" = ()
     terms: "Mapping[str, Coefficient]" = field(default_factory=dict)
     spread: float = 0.0
+    fresh: float = 0.0
     swing: float = 0.0
     rows: Tensor | None = None
     simplex: bool = False

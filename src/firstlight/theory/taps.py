@@ -229,6 +229,15 @@ def closeness(x: Signal, kernel: Sequence[int], dilation: int = 1) -> float:
     return float(((weights * lags).sum() - n) / (n * (n - 1)))
 
 
+def to_middle(x: Signal, kernel: Sequence[int]) -> float:
+    """Mean of ``r`` between the middle of a window and its other sites."""
+    count = math.prod(kernel)
+    if x.near is None or x.near.ndim != len(kernel) or count == 1:
+        return 0.0
+    lags = np.abs(_steps(kernel, [1] * len(kernel))[count // 2])
+    return float((_closeness(x.near, lags).sum() - 1) / (count - 1))
+
+
 def averaged(near: Near, kernel: Sequence[int], stride: Sequence[int]) -> Near | None:
     """Closeness of the averages over two windows."""
     sizes = [(n + s - 1) // s for n, s in zip(near.shape, stride, strict=True)]

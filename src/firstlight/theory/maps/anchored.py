@@ -45,7 +45,10 @@ def follow(node: Node, ctx: Context, out: Signal) -> Signal:
         found = None if base.anchors is None else of_function(base.anchors, mean, out.function, second)
     else:
         carry = _CARRIES.get(node.function)
-        found = None if carry is None else carry(node, ctx, out)
+        try:
+            found = None if carry is None else carry(node, ctx, out)
+        except (RuntimeError, ValueError, IndexError):  # a use that its rule does not know, as for moments
+            found = None
     if found is not None and not bool(torch.isfinite(found.values).all()):
         found = None
     return calibrated(replace(out, anchors=found))
@@ -98,12 +101,12 @@ def _convolution(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     dilation, stride = (each(node.arguments[key], len(kernel)) for key in ("dilation", "stride"))
     before = leading_padding(node.arguments["padding"], kernel, dilation)
     if x.anchors.pixels is not None and not x.anchors.pixels.sites:
-        found = replace(
+        seen = replace(
             x.anchors.pixels, kernel=tuple(kernel), stride=stride, before=before, dilation=dilation, sites=out.shape[2:]
         )
         terms = math.prod(weight.shape[1:])
-        found = found.moments(channels=np.eye(terms) - 1 / terms if weight.balanced else None)
-        return None if found is None else _weighted(node, ctx, coarser(found, out.shape[2:]), out)
+        first = seen.moments(channels=np.eye(terms) - 1 / terms if weight.balanced else None)
+        return None if first is None else _weighted(node, ctx, coarser(first, out.shape[2:]), out)
     square, drawn = (1.0, 0.0) if out.taps is None else (out.taps.square, out.taps.drawn)
     taps = [_reach(*setting) for setting in zip(kernel, dilation, stride, strict=True)]
     found = replace(shifted(x.anchors, taps, x.shape[2:], any(before)), noise=0.0)

@@ -212,11 +212,11 @@ def total(node: Node, ctx: Context, a: Signal, b: Signal, alpha: float) -> Step:
     profile = None
     if len(a.shape) == len(b.shape):
         profile = summed([(a.profile, qx), (b.profile, qy)], float(second.mean()) - qx - qy)
-    spread = share**2 * a.spread + (1 - share) ** 2 * b.spread
+    spread, fresh = (share**2 * p + (1 - share) ** 2 * q for p, q in ((a.spread, b.spread), (a.fresh, b.fresh)))
     signal = Signal(
         node.name, shape, axes, x.mean + alpha * y.mean, second.clamp_min(0), far, other,
         mixed([x, y], [1.0, alpha**2]), fitting(profile, shape), terms=_main_terms(ctx, terms), spread=spread,
-        rows=_rows(a, b, alpha),
+        fresh=fresh, rows=_rows(a, b, alpha),
     )  # fmt: skip
 
     def pull(g: Gradient) -> list[Flow]:

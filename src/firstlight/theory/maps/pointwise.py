@@ -41,7 +41,7 @@ def of_function(node: Node, ctx: Context, base: Signal, f: Elementwise) -> Signa
     signal = Signal(
         node.name, shape_of(node), base.axes, back(found.mean), back(found.second), back(found.far), back(found.other),
         found.near, fitting(found.profile, shape_of(node)), base, f, terms=terms,
-        spread=base.spread + excess * sharing(base, ctx.batch) / max(1, base.channels()),
+        spread=base.spread - base.fresh + excess * sharing(base, ctx.batch) / max(1, base.channels()),
         across=None if found.across is None else back(found.across),
     )  # fmt: skip
     if base.swing:

@@ -26,7 +26,7 @@ from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, r
 from firstlight.theory.maps.windows import Window, each
 from firstlight.theory.mixture import even, fitting
 from firstlight.theory.signal import Gradient, Near, Signal, scalar
-from firstlight.theory.taps import averaged, closeness
+from firstlight.theory.taps import averaged, closeness, to_middle
 
 
 def _normal() -> tuple[Floats, Floats]:
@@ -78,7 +78,8 @@ def average(node: Node, ctx: Context) -> Step:
     if out.shape == x.shape:
         variance, apart, _ = x.covariances()
         own = float((1 / counted).mean())  # the element's own part of the window around it, more at a border
-        alpha = own + (1 - own) * (apart / variance + r * (1 - apart / variance) if variance > 0 else 0.0)
+        middle = to_middle(x, window.kernel)
+        alpha = own + (1 - own) * (apart / variance + middle * (1 - apart / variance) if variance > 0 else 0.0)
         shared = linear_terms(x.terms, np.array([alpha, 1.0, 1.0]))
         out = replace(out, terms={**shared, node.name: 1.0})
 

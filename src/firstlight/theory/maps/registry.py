@@ -24,7 +24,7 @@ class Step:
     Attributes:
         signal: the result.
         pull: from the gradient by the result to gradients by nodes before it.
-        local: variance of log(second moment) that this result has beyond what it hands on (`Signal.spread`).
+        local: variance of log(second moment) that this result adds to what it was given (`Signal.spread`).
         opaque: why the moments were only passed through; empty when a rule computed them.
     """
 
@@ -116,7 +116,7 @@ def with_maps(signal: Signal, node: Node, axes: Axes, maps: Iterable[Tensor]) ->
     return replace(
         signal, name=node.name, shape=shape_of(node), axes=axes, mean=mean, second=second, far=far, other=other,
         base=None, function=None, steps=(), terms={node.name: 1.0}, rows=None,
-        simplex=False, balanced=False, across=None, swing=0.0, profile=None, anchors=None,
+        simplex=False, balanced=False, across=None, swing=0.0, fresh=0.0, profile=None, anchors=None,
     )  # fmt: skip
 
 
