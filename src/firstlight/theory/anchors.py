@@ -383,6 +383,24 @@ def centred(anchors: Anchors, sites: int) -> Anchors:
     return anchors.becoming(anchors.values - rows[:, None] - rows + level, anchors.own - 2 * rows + level)
 
 
+def alike_within(anchors: Anchors, sites: int) -> float:
+    """`sharing` of the sites of one sample about their own mean."""
+    n, p = anchors.samples, anchors.places
+    if p < 2:
+        return 0.0
+    whole, values = (
+        m.view(n, p, n, p).diagonal(dim1=0, dim2=2).permute(2, 0, 1) for m in (anchors.whole(sites), anchors.values)
+    )
+    rows, level = whole.mean(2), whole.mean((1, 2))
+    own = anchors.own.view(n, p) - 2 * rows + level[:, None]
+    pairs = (values - rows[:, :, None] - rows[:, None] + level[:, None, None]) ** 2
+    share = min(p / max(sites, 1), 1.0)
+    same = pairs.diagonal(dim1=1, dim2=2)
+    total = pairs.sum((1, 2)) - same.sum(1) + ((1 - share) * same + share * own**2).sum(1)
+    size = float((own.mean(1) ** 2).mean()) * p * p
+    return min(float(total.mean()) / size, 1.0) if size > 0 else 0.0
+
+
 @dataclass(frozen=True)
 class Spectrum:
     """Of the kernel over all elements, which is that of the covariance of what a channel's weights read.

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from firstlight.graph import Node
 from firstlight.graph.vocabulary import LEFT_OPERAND, PRODUCT
+from firstlight.theory.anchors import alike_within
 from firstlight.theory.axes import Axes, main_kind, resized, size
 from firstlight.theory.gaussian import grid
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
@@ -115,9 +116,15 @@ def matmul(node: Node, ctx: Context) -> Step | None:
     return of_signals(node, ctx, a, b, (*lead, b.axes[-1]))
 
 
+def _directions(tokens: Signal) -> float:
+    """In how many directions the tokens of one sample differ: as many as channels, fewer where they are alike."""
+    alike = 0.0 if tokens.anchors is None else alike_within(tokens.anchors, tokens.sites())
+    return 1 / max(1 / tokens.fan + alike, 1e-9)
+
+
 def _lean(logits: float, p: float, tokens: Signal) -> float:
     """What the softmax's leaning towards high scores adds to the values' share ``P``."""
-    return max(min(logits * (1 - p) ** 2 / tokens.fan, 1.0 - p), 0.0)
+    return max(min(logits * (1 - p) ** 2 / _directions(tokens), 1.0 - p), 0.0)
 
 
 def of_signals(node: Node, ctx: Context, a: Signal, b: Signal, axes: Axes) -> Step:
@@ -155,7 +162,7 @@ def _back(g: Gradient, a: Signal, b: Signal, n: int, qa: float, qb: float, pair_
     p, far = float(g.second.mean()), float(g.far.mean())
     rows, columns = a.shape[-2], b.shape[-1]
     shared = pair_b if a.simplex else 0.0
-    to_a = p * columns * (qb - shared) * (1 if a.simplex else 1 + (columns - 1) / b.fan)
+    to_a = p * columns * (qb - shared) * (1 if a.simplex else 1 + (columns - 1) / _directions(b))
     row = float(pair_along(a, len(a.shape) - 2).mean())
     to_b = p * rows * qa + far * rows * (rows - 1) * row
     flows = []
@@ -234,7 +241,7 @@ def fused(node: Node, ctx: Context) -> Step | None:
         soft = seen.mean(lambda n: _jacobian(logits, n))
         slope = width * free * factor**2
         # Keys and values are two projections of the same tokens, whose overlaps 1/√C add up over T of them.
-        to_q = slope * soft * gq * apart * (1 + (tokens - 1) / k.fan)
+        to_q = slope * soft * gq * apart * (1 + (tokens - 1) / _directions(k))
         to_k = slope * ratio * soft * (gq * qq + (queries - 1) * gf * far_q * alike / p)
         pair = ratio * (gq / tokens + (queries - 1) / tokens * gf)
         flows = [(q, to_q, 0.0), (k, to_k, 0.0), (v, to_v, min(pair, to_v))]
