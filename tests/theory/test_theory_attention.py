@@ -85,3 +85,33 @@ def test_participation_of_a_softmax(variance, tokens, power):
     sums = ((weights / weights.sum(1, keepdims=True)) ** power).sum(1)
     error = sums.std() / math.sqrt(len(sums))
     assert participation(variance, tokens, power) == pytest.approx(float(sums.mean()), abs=5 * error)
+
+
+class Embedded(nn.Module):
+    """Tokens of few inputs in many channels, as patches are, with attention over tokens or over channels."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.embed = normal(nn.Linear(24, WIDTH, bias=False))
+        self.query, self.key, self.value = (normal(nn.Linear(WIDTH, WIDTH, bias=False)) for _ in range(3))
+        self.way = way
+
+    def forward(self, x):
+        q, k, v = (layer(self.embed(x)) for layer in (self.query, self.key, self.value))
+        if self.way == "fused":
+            return nn.functional.scaled_dot_product_attention(q, k, v)
+        if self.way == "by channel":
+            return q.transpose(1, 2) @ k
+        if self.way == "factorized":
+            return torch.softmax(k, 1).transpose(1, 2) @ v
+        return torch.softmax(q @ k.transpose(1, 2) / WIDTH**0.5, -1) @ v
+
+
+@pytest.mark.parametrize("way", ["fused", "by hand", "factorized", "by channel"])
+def test_attention_leans_further_where_tokens_lie_along_few_directions(way):
+    shape = (3, 200, 24)
+    found = measured(lambda: Embedded(way), shape, 6)
+    said = predicted(Embedded(way), torch.zeros(*shape))
+    mean, error = found.forward[said.nodes[-1].name]
+    # In 24 directions the softmax leans by 1/24 of the logits' variance; in all 256 it would by 1/256.
+    assert said.nodes[-1].forward_second_moment == pytest.approx(mean, abs=4 * error + 0.2 * mean)

@@ -23,8 +23,8 @@ def as_they_are(model: nn.Module, *, weights: bool = True) -> dict[str, tuple[fl
     """Mean, second moment and kurtosis of every parameter and buffer.
 
     An element of -50 or less in a buffer switches an attention weight off and is no part of the rest's distribution. A
-    mean within four standard errors of zero is taken as zero: weights drawn with mean zero never have exactly that,
-    and what is left over is no property of their distribution.
+    mean within four standard errors of zero is taken as zero, where elements have both signs: weights drawn with mean
+    zero never have exactly that, and what is left over is no property of their distribution.
 
     Args:
         model: any network.
@@ -46,7 +46,8 @@ def _moments(values: Tensor) -> tuple[float, float, float]:
     mean, second = float(values.mean()), float(values.square().mean())
     deviation = math.sqrt(max(second - mean**2, 0.0))
     drawn = values.numel() > 1 and deviation > 1e-6 * abs(mean)
-    if drawn and abs(mean) < 4 * deviation / math.sqrt(values.numel()):
+    both = float(values.min()) < 0 < float(values.max())
+    if drawn and both and abs(mean) < 4 * deviation / math.sqrt(values.numel()):
         mean = 0.0
     if not drawn:
         return mean, mean**2, 3.0

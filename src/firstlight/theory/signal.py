@@ -57,10 +57,12 @@ class Signal:
         fresh: what part of `spread` is this result's own channels being few; a function of them counts that anew.
         swing: variance of log(size) of one channel over samples, shared by all sites of a sample (a gate's doing).
         rows: K between elements along the last dimension, for the logits of attention; ``None`` when unknown.
-        simplex: true when the elements along the last dimension are positive and sum to one.
+        simplex: the dimension, counted from the end, along which elements are positive and sum to one; 0 for none.
         balanced: of a weight whose mean over what each output sums is zero exactly, as a standardized one's is.
         across: E z z' between two channels of one element; ``None`` where that is (E z)², as after random weights.
         taps: the weights that the size of one channel depends on, kept while elements are arranged; ``None`` when many.
+        rank: ``(tr S)²/tr S²`` of the covariance ``S`` between channels of one site: along how many directions it lies.
+        read: the same of what the weights before it have read.
         kurtosis: E (w - E w)⁴ over the squared variance, of the elements of a parameter; 3 for a normal distribution.
         anchors: the kernel between chosen places of real data; ``None`` when the data are not known, or not followed.
     """
@@ -82,10 +84,12 @@ class Signal:
     fresh: float = 0.0
     swing: float = 0.0
     rows: Tensor | None = None
-    simplex: bool = False
+    simplex: int = 0
     balanced: bool = False
     across: Tensor | None = None
     taps: "Taps | None" = None
+    rank: float = math.inf
+    read: float = math.inf
     kurtosis: float = 3.0
     anchors: "Anchors | None" = None
 
@@ -115,6 +119,10 @@ class Signal:
     def sites(self) -> int:
         """Number of sites of one sample."""
         return size(self.axes, "s")
+
+    def directions(self) -> float:
+        """`rank`, as far as there are channels."""
+        return min(self.rank, float(max(self.channels(), 1)))
 
     def channels(self) -> int:
         """Number of channels."""

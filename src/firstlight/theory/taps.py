@@ -61,6 +61,11 @@ class Taps:
         squares = np.square(self.eigenvalues)
         return float(self.copies * len(squares) ** 2 / squares.sum())
 
+    @property
+    def unevenness(self) -> float:
+        """How many times fewer directions the inputs under the taps spread along than there are taps."""
+        return float(np.mean(np.square(self.eigenvalues)))
+
     @cached_property
     def inverse(self) -> float:
         """``E 1/σ² · E σ²``."""

@@ -216,7 +216,7 @@ def total(node: Node, ctx: Context, a: Signal, b: Signal, alpha: float) -> Step:
     signal = Signal(
         node.name, shape, axes, x.mean + alpha * y.mean, second.clamp_min(0), far, other,
         mixed([x, y], [1.0, alpha**2]), fitting(profile, shape), terms=_main_terms(ctx, terms), spread=spread,
-        fresh=fresh, rows=_rows(a, b, alpha),
+        fresh=fresh, rows=_rows(a, b, alpha), rank=1 / _overlap(x, y, share), read=a.read,
     )  # fmt: skip
 
     def pull(g: Gradient) -> list[Flow]:
@@ -226,6 +226,12 @@ def total(node: Node, ctx: Context, a: Signal, b: Signal, alpha: float) -> Step:
         ]
 
     return Step(signal, pull)
+
+
+def _overlap(x: Signal, y: Signal, share: float) -> float:
+    """``tr S²/(tr S)²`` for a sum of two covariances that lie towards each other as they may."""
+    own = share**2 / x.directions() + (1 - share) ** 2 / y.directions()
+    return own + 2 * share * (1 - share) / max(x.channels(), 1)
 
 
 def product(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:

@@ -12,7 +12,8 @@ values, ``far_v + P (q_v - far_v)``: the smaller ``P``, the more tokens agree (r
 Keys and values are projections of the same tokens ``x`` with ``C`` channels, and a logit is the token's component along
 one direction, times ``s``. By Stein's lemma ``E Σ_j a_j x_j`` lies along it, with length ``s (1 - P)``: the softmax
 leans towards tokens that score high. The values see that as ``s² (1 - P)²/C`` on top of ``P``: nothing beside 1/T for
-few tokens, most of the result for many.
+few tokens, most of the result for many. Tokens that lie along fewer directions than they have channels, as after a
+patch embedding, have ``(tr S)²/tr S²`` of their covariance in the place of ``C`` (`Signal.rank`).
 """
 
 import itertools
@@ -69,7 +70,7 @@ def softmax(node: Node, ctx: Context) -> Step | None:
     near = max(float(x.far.mean()) / max(float(x.second.mean()), 1e-300), 0.0)
     shared = participation(round(variance * min(near, 1.0), 9), tokens)
     maps = [scalar(v, rank) for v in (1 / tokens, p / tokens, shared / tokens, 1 / tokens**2)]
-    out = replace(with_maps(x, node, x.axes, maps), near=None, simplex=dim == rank - 1)
+    out = replace(with_maps(x, node, x.axes, maps), near=None, simplex=dim - rank)
 
     alone = size(x.axes, "s") == max(size(x.axes, "s", [dim]), 1) and not (x.rows is not None)
 
@@ -99,7 +100,7 @@ def pair_along(x: Signal, dim: int) -> Tensor:
 def _pair(x: Signal, dim: int) -> Tensor:
     """The same, for weights that sum to one exactly: ``(1 - P)/(T (T-1))``."""
     tokens = x.shape[dim]
-    if x.simplex and dim == len(x.shape) - 1 and tokens > 1:
+    if x.simplex and dim == len(x.shape) + x.simplex and tokens > 1:
         return (1 / tokens - x.second) / (tokens - 1)
     return pair_along(x, dim)
 
@@ -118,8 +119,9 @@ def matmul(node: Node, ctx: Context) -> Step | None:
 
 def _directions(tokens: Signal) -> float:
     """In how many directions the tokens of one sample differ: as many as channels, fewer where they are alike."""
-    alike = 0.0 if tokens.anchors is None else alike_within(tokens.anchors, tokens.sites())
-    return 1 / max(1 / tokens.fan + alike, 1e-9)
+    if tokens.anchors is None:
+        return min(tokens.read, tokens.fan)
+    return 1 / max(1 / tokens.fan + alike_within(tokens.anchors, tokens.sites()), 1e-9)
 
 
 def _lean(logits: float, p: float, tokens: Signal) -> float:
@@ -127,22 +129,32 @@ def _lean(logits: float, p: float, tokens: Signal) -> float:
     return max(min(logits * (1 - p) ** 2 / _directions(tokens), 1.0 - p), 0.0)
 
 
+def _echo(ctx: Context, a: Signal, b: Signal, both: float) -> float:
+    """What a sum over tokens keeps of two projections of the same tokens: ``E (x x')²`` of two of them, ``q_a q_b/C``.
+
+    ``Σ_t q_t k_t`` is ``W (Σ x xᵀ) W'``, and the covariance of the tokens does not average away.
+    """
+    same = a.read == b.read < math.inf and a.taps is not None and b.taps is not None
+    tokens = main_kind(a.axes[-1]) == "s" and not a.simplex
+    return both / a.read if same and tokens and ctx.is_signal(a.name) and ctx.is_signal(b.name) else 0.0
+
+
 def of_signals(node: Node, ctx: Context, a: Signal, b: Signal, axes: Axes) -> Step:
     """``y_ij = Σ_k a_ik b_kj``: ``n (q_a q_b + (n-1) pair_a pair_b)`` with pairs along the summed dimension."""
     n, rank = a.shape[-1], len(shape_of(node))
     qa, qb = float(a.second.mean()), float(b.second.mean())
     pa, pb = float(_pair(a, len(a.shape) - 1).mean()), float(_pair(b, len(b.shape) - 2).mean())
-    second = n * (qa * qb + (n - 1) * pa * pb)
+    second = n * (qa * qb + (n - 1) * (pa * pb + _echo(ctx, a, b, qa * qb)))
     mean = n * float(a.mean.mean()) * float(b.mean.mean())
     row = float(pair_along(a, len(a.shape) - 2).mean())  # two rows of a, same k
     column = float(pair_along(b, len(b.shape) - 1).mean())
-    cross_a = 1 / n**2 if a.simplex else float(a.mean.mean()) ** 2
+    cross_a = 1 / n**2 if a.simplex == -1 else float(a.mean.mean()) ** 2
     rows = n * (qa * column + (n - 1) * pa * (float(b.mean.mean()) ** 2))
     far_b = qb if main_kind(b.axes[-1]) == "c" else column
     pair_b = pb if main_kind(b.axes[-1]) == "c" else float(b.mean.mean()) ** 2
     far = n * (row * far_b + (n - 1) * min(cross_a, 1.0) * pair_b)
     other = n * (float(a.other.mean()) * float(b.other.mean()) + (n - 1) * cross_a * float(b.mean.mean()) ** 2)
-    if a.simplex:
+    if a.simplex == -1:
         other = float(b.other.mean())
         free = max(qb - float(b.far.mean()), 0.0)
         # Small logits have P = e^{s²}/T; those of other queries agree as far as their products do.
@@ -152,7 +164,7 @@ def of_signals(node: Node, ctx: Context, a: Signal, b: Signal, axes: Axes) -> St
         far = float(b.far.mean()) + (n * row + lean * alike / max(logits, 1e-300)) * free
     maps = [scalar(v, rank) for v in (mean, second, min(far, second), min(max(other, 0.0), second))]
     out = with_maps(replace(a, near=None), node, resized(axes, shape_of(node)), maps)
-    out = replace(out, spread=a.spread + b.spread, rows=scalar(rows, rank) if not a.simplex else None)
+    out = replace(out, spread=a.spread + b.spread, rows=scalar(rows, rank) if a.simplex != -1 else None)
     ctx.register(out)
     return Step(out, lambda g: _back(g, a, b, n, qa, qb, pb))
 
@@ -161,14 +173,14 @@ def _back(g: Gradient, a: Signal, b: Signal, n: int, qa: float, qb: float, pair_
     """To ``a``: a sum over columns, and softmax subtracts what all keys share; to ``b``: a sum over rows."""
     p, far = float(g.second.mean()), float(g.far.mean())
     rows, columns = a.shape[-2], b.shape[-1]
-    shared = pair_b if a.simplex else 0.0
-    to_a = p * columns * (qb - shared) * (1 if a.simplex else 1 + (columns - 1) / _directions(b))
+    shared = pair_b if a.simplex == -1 else 0.0
+    to_a = p * columns * (qb - shared) * (1 if a.simplex == -1 else 1 + (columns - 1) / _directions(b))
     row = float(pair_along(a, len(a.shape) - 2).mean())
     to_b = p * rows * qa + far * rows * (rows - 1) * row
     flows = []
     for x, value in ((a, to_a), (b, to_b)):
         rank = len(x.shape)
-        alike = value * min(max(far / p, 0.0), 1.0) if x is a and a.simplex and p > 0 else 0.0
+        alike = value * min(max(far / p, 0.0), 1.0) if x is a and a.simplex == -1 and p > 0 else 0.0
         flows.append((x.name, Gradient(scalar(value, rank), scalar(alike, rank), g.spread + x.spread), True))
     return flows
 

@@ -129,7 +129,7 @@ def _matrix(x: Signal, term: str, letters: _Letters, *, left: bool = False) -> S
     axes = tuple(tuple(f for c in part for f in x.axes[place[c]]) or (("s", 1),) for part in parts)
     shape = tuple(math.prod(x.shape[place[c]] for c in part) for part in parts)
     mean, second, far, other = (scalar(v, 2) for v in x.scalars())
-    simplex = left and x.simplex and letters.summed == term[-1]
+    simplex = -1 if left and x.simplex and letters.summed == term[x.simplex] else 0
     return replace(
         x.gaussian(), shape=shape, axes=axes, mean=mean, second=second, far=far, other=other, simplex=simplex,
         near=None, profile=None, rows=None,

@@ -43,12 +43,20 @@ def of_function(node: Node, ctx: Context, base: Signal, f: Elementwise) -> Signa
         found.near, fitting(found.profile, shape_of(node)), base, f, terms=terms,
         spread=base.spread - base.fresh + excess * sharing(base, ctx.batch) / max(1, base.channels()),
         across=None if found.across is None else back(found.across),
+        rank=_rank(base, found.slope, found.second - found.mean**2), read=base.read,
     )  # fmt: skip
     if base.swing:
         # z → z·e^δ with one δ for all sites of a sample: E f moves by δ E z f'(z), which sites share, samples not.
         moved = back(found.stretch**2) * base.swing
         signal = replace(signal, second=signal.second + moved, far=signal.far + moved)
     return ctx.register(signal)
+
+
+def _rank(base: Signal, slope: Floats, variance: Floats) -> float:
+    """The linear part keeps its directions, ``E f'² v`` of the variance, and the rest has those of all channels."""
+    whole = float(variance.mean())
+    share = min(float((slope**2).mean()) * float(base.variance.mean()) / whole, 1.0) if whole > 0 else 1.0
+    return 1 / (share**2 / base.directions() + (1 - share**2) / max(base.channels(), 1))
 
 
 def _excess(fourth: Floats, second: Floats) -> float:

@@ -54,11 +54,16 @@ def _mapped(node: Node, x: Signal, values: Tensor, index: int | None, zero_fill:
     return compress(result if index is None else result[index])
 
 
+def _order(node: Node, rank: int) -> list[int]:
+    """Which dimension each of the result's was."""
+    marked = _call(node, torch.empty(_PRIMES[:rank], device="meta"))
+    return [_PRIMES.index(n) for n in marked.shape]
+
+
 def _axes(node: Node, x: Signal, batch: int) -> Axes:
     shape = shape_of(node)
     if node.function in _PERMUTING:
-        marked = _call(node, torch.empty(_PRIMES[: len(x.shape)], device="meta"))
-        return permute(x.axes, [_PRIMES.index(n) for n in marked.shape])
+        return permute(x.axes, _order(node, len(x.shape)))
     if node.function in _RESHAPING:
         return reshape(x.axes, shape)
     if node.function in ("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "unfold", "im2col") or len(
@@ -87,7 +92,7 @@ def arrange(node: Node, ctx: Context) -> Step | None:
     out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x))
     kept = node.function in REARRANGEMENT and math.prod(shape_of(node)) == math.prod(x.shape)
     if kept:
-        out = replace(out, terms=x.terms, simplex=x.simplex and _last_kept(node, x), balanced=x.balanced)
+        out = replace(out, terms=x.terms, simplex=_simplex(node, x), balanced=x.balanced)
         out = replace(out, rows=None if x.rows is None else x.rows.mean().reshape((1,) * len(axes)))
     elif node.function.startswith("upsample"):
         out = replace(out, near=None)
@@ -110,8 +115,13 @@ def _profile(node: Node, x: Signal) -> Tensor | None:
     return fitting(x.profile, shape_of(node)) if node.function in ("slice", "narrow", "channel_shuffle") else None
 
 
-def _last_kept(node: Node, x: Signal) -> bool:
-    return bool(shape_of(node)) and shape_of(node)[-1] == x.shape[-1] and node.function not in _PERMUTING
+def _simplex(node: Node, x: Signal) -> int:
+    """Where the dimension along which elements sum to one has gone; a reshape keeps the last."""
+    if not x.simplex:
+        return 0
+    if node.function in _PERMUTING:
+        return _order(node, len(x.shape)).index(len(x.shape) + x.simplex) - len(x.shape)
+    return x.simplex if x.simplex == -1 and shape_of(node)[-1:] == x.shape[-1:] else 0
 
 
 def _adjoint(node: Node, x: Signal, values: Tensor, index: int | None) -> Tensor:

@@ -144,6 +144,11 @@ def _free(weight: Signal, terms: float) -> float:
     return terms * 2 / max(weight.kurtosis - 1, 1e-6)
 
 
+def spread_out(signal: Signal, read: float, out: int) -> Signal:
+    """With its rank and that of what was read: one over the rank of ``W S Wᵀ`` is one over those of ``S`` and ``W``."""
+    return replace(signal, read=read, rank=1 / (1 / max(read, 1.0) + 1 / out))
+
+
 def returned(g: Gradient, weights: Taps) -> Gradient:
     """Without what the size of the weights has added to it (`Gradient.tied`), as far as they take it back."""
     if g.tied == 1:
@@ -198,7 +203,7 @@ def weighted_sum(node: Node, ctx: Context, x: Signal, weight: Signal, out: int) 
     signal = _finish(node, ctx, x, axes, maps, near, independent(_free(weight, fan_in)))
     if x.profile is not None and x.profile.shape[last] == 1:
         signal = replace(signal, profile=fitting(x.profile, signal.shape))
-    ctx.register(signal)
+    signal = ctx.register(spread_out(signal, min(x.rank, fan_in), out))
     second_w = _pulled(weight)
     # Sites that were merged into the last dimension (patches) meet weights of their own: only equals pair.
     merged = max(1, size(x.axes, "s", [last]))
@@ -244,6 +249,7 @@ def convolution(node: Node, ctx: Context) -> Step | None:
         )
         free = of_pixels(x, seen.spectrum(), kernel, dilation, stride, _free(weight, 1.0))
     signal = _convolved(node, ctx, x, maps, near, free, profile)
+    signal = spread_out(signal, x.directions() / x.channels() * terms / free.unevenness, shape_of(node)[1])
     factor = _pulled(weight) * shape_of(node)[1] / groups
 
     def pull(g: Gradient) -> list[Flow]:
