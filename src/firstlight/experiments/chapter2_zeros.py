@@ -103,7 +103,10 @@ def judge(numbers: Numbers) -> Sequence[Claim]:
         ),
         claim(
             "So a wide layer that starts constant is worth one unit",
-            all(min(c["final"]) > 2 * max(r["final"]) for c, r in zip(constant, random, strict=True)),
+            # Less than half of what the same layer learns from random numbers, counted from the loss of chance.
+            all(
+                chance - min(c["final"]) < (chance - max(r["final"])) / 2 for c, r in zip(constant, random, strict=True)
+            ),
             f"final loss {' and '.join(final(run) for run in constant)} (shallow, deep), "
             f"{' and '.join(final(run) for run in random)} from random numbers",
         ),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from firstlight.experiments.chapter import Chapter, Numbers, claim
-from firstlight.experiments.curves import BEGINS, curve_plot, entropy, final, learns, runs, stalls
+from firstlight.experiments.curves import curve_plot, entropy, final, learns, runs, stalls
 from firstlight.experiments.images import Album, Images
 from firstlight.experiments.networks import FAMILIES, normed_mlp, perceptron, residual_mlp
 from firstlight.experiments.signal import MARKS, agrees, along, signal_plot
@@ -116,7 +116,7 @@ def judge(numbers: Numbers) -> Sequence[Claim]:
     small = {f: training[f"{f} {WITHOUT}, {SMALL}"] for f in DEEP}
     he = {f: training[f"{f} {WITHOUT}, {HE}"] for f in DEEP}
     normed = {f: training[f"{f} {WITH}, {SMALL}"] for f in DEEP}
-    slow = [f for f in DEEP if not learns(normed[f], chance, BEGINS)]
+    slow = [f for f in DEEP if not learns(normed[f], chance)]
     norm, forgiving, stream = numbers["norm"], numbers["forgiving"], numbers["stream"]
     steps = len(norm["predicted gradient"]) - 1
     grown = {
@@ -128,13 +128,13 @@ def judge(numbers: Numbers) -> Sequence[Claim]:
     return (
         claim(
             "A perceptron may start anywhere, even at zero",
-            learns(numbers["zero"], chance, BEGINS),
+            learns(numbers["zero"], chance),
             f"final loss {final(numbers['zero'])} from zeros, {final(training[f'perceptron {WITHOUT}, {HE}'])} from "
             f"Kaiming; chance {number(chance, 3)}. One layer has no units that could be the same",
         ),
         claim(
             "Without BatchNorm, AlexNet-, VGG- and ResNet-style networks need Kaiming",
-            all(learns(he[f], chance, BEGINS) for f in DEEP) and any(stalls(small[f], chance) for f in DEEP),
+            all(learns(he[f], chance) for f in DEEP) and any(stalls(small[f], chance) for f in DEEP),
             "; ".join(f"{f}: {final(small[f])} from {SMALL}, {final(he[f])} from {HE}" for f in DEEP),
             only=_those([f for f in DEEP if stalls(small[f], chance)]),
         ),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import firstlight as fl
 from firstlight.experiments.chapter import Chapter, Numbers, claim
-from firstlight.experiments.curves import BEGINS, curve_plot, curve_table, entropy, final, learns, runs, stalls
+from firstlight.experiments.curves import curve_plot, curve_table, entropy, final, learns, runs, stalls
 from firstlight.experiments.images import Album, Images
 from firstlight.experiments.networks import VisionTransformer, mlp, plain_convs, residual_convs
 from firstlight.experiments.signal import MARKS, agrees, along, deviation, signal_plot
@@ -170,7 +170,7 @@ def judge(numbers: Numbers) -> Sequence[Claim]:
         ),
         claim(
             f"A {chaos['depth']}-layer tanh network trains near the edge of chaos, std·√d = 1, and not far from it",
-            0.9 <= float(best) <= 1.6 and learns(ends[best], chaos["chance"], BEGINS)
+            0.9 <= float(best) <= 1.6 and learns(ends[best], chaos["chance"])
             and all(stalls(ends[gain], chaos["chance"]) for gain in (next(iter(ends)), list(ends)[-1])),
             "; ".join(f"{gain}: {final(r)}" for gain, r in ends.items()) + f"; chance {number(chaos['chance'], 3)}",
         ),
@@ -182,7 +182,7 @@ def judge(numbers: Numbers) -> Sequence[Claim]:
         ),
         claim(
             "The plain network trains from all three",
-            all(learns(r, chance, BEGINS) for r in plain.values()),
+            all(learns(r, chance) for r in plain.values()),
             "; ".join(f"{name}: {final(r)}" for name, r in plain.items()),
         ),
         claim(

@@ -10,8 +10,7 @@ from firstlight.report.document import Plot, Series, Table, number
 from firstlight.workflows.training import Curve, shuffled, train, tuned
 
 _POINTS = 30
-
-BEGINS = 0.9  # of the loss of chance: below it a run has begun to learn, however slowly
+_BEGINS = 0.9  # of the loss of chance
 
 
 def runs(
@@ -82,17 +81,17 @@ def sooner(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return max(first["mean"]) < min(value for value in second["mean"])
 
 
-def arrival(numbers: Mapping[str, Any], chance: float, share: float = 0.9) -> float | None:
-    """The step from which on the mean over seeds is first below `share` of the loss of chance; None if never."""
+def arrival(numbers: Mapping[str, Any], chance: float) -> float | None:
+    """The step from which on the mean over seeds is first below nine tenths of the loss of chance; None if never."""
     for step, column in zip(numbers["steps"], zip(*numbers["losses"], strict=True), strict=True):
-        if sum(column) / len(column) < share * chance:
+        if sum(column) / len(column) < _BEGINS * chance:
             return float(step)
     return None
 
 
-def learns(numbers: Mapping[str, Any], chance: float, share: float = 0.5) -> bool:
-    """Whether every seed ends below `share` of the loss of chance."""
-    return max(numbers["final"]) < share * chance
+def learns(numbers: Mapping[str, Any], chance: float) -> bool:
+    """Whether every seed ends below nine tenths of the loss of chance: it has begun to learn, however slowly."""
+    return max(numbers["final"]) < _BEGINS * chance
 
 
 def stalls(numbers: Mapping[str, Any], chance: float) -> bool:
