@@ -83,22 +83,23 @@ def _with(node: Node, ctx: Context, x: Signal, weight: Signal, letters: _Letters
     n = math.prod(sizes[c] for c in letters.summed)
     columns = math.prod(sizes[c] for c in letters.out if c not in letters.a)
     own = math.prod(sizes[c] for c in letters.out if c in letters.a and c in letters.b)
+    alike = (x.sites() / own - 1) / max(x.sites() - 1, 1)  # of pairs of sites that have the same weights
     mean_w, second_w = float(weight.mean.mean()), float(weight.second.mean())
     free = max(second_w - mean_w**2, 0.0)
     mean, second, far, other = x.scalars()
     pair = float(pair_along(x, letters.a.index(letters.summed[0])).mean())
 
-    def collected(k: float, alike: float = 1.0) -> float:
-        return n * ((mean_w**2 + alike * free) * k + (n - 1) * mean_w**2 * pair)
+    def collected(k: float, same: float = 1.0) -> float:
+        return n * ((mean_w**2 + same * free) * k + (n - 1) * mean_w**2 * pair)
 
     rank = len(shape_of(node))
-    maps = [scalar(v, rank) for v in (n * mean_w * mean, collected(second), collected(far, 1 / own), collected(other))]
+    maps = [scalar(v, rank) for v in (n * mean_w * mean, collected(second), collected(far, alike), collected(other))]
     out = ctx.register(replace(with_maps(x, node, axes, maps), near=None, taps=independent(n)))
 
     def pull(g: Gradient) -> list[Flow]:
         back, apart = (columns * second_w * float(m.mean()) for m in (g.second, g.far))
         to = (1,) * len(x.shape)
-        return [(x.name, g.moved(scalar(back, len(to)), scalar(apart / own, len(to))), True)]
+        return [(x.name, g.moved(scalar(back, len(to)), scalar(apart * alike, len(to))), True)]
 
     return Step(out, pull, local=2 * sharing(out, ctx.batch) / (columns * own))
 

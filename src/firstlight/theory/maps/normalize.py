@@ -254,8 +254,10 @@ def _running(node: Node, ctx: Context, x: Signal, eps: float) -> Step:
     centre, width = _affine(ctx, node, "running_mean", 0.0), _affine(ctx, node, "running_var", 1.0)
     gain = gamma[1] / (width[0] + eps)
     first = gamma[0] / math.sqrt(width[0] + eps)
-    maps = [(m - 2 * x.mean * centre[0] + centre[1]) * gain + beta[1] for m in (x.second, x.far, x.other)]
-    out = with_maps(x, node, x.axes, [(x.mean - centre[0]) * first + beta[0], *maps])
+    mean = (x.mean - centre[0]) * first
+    shift = beta[1] + 2 * beta[0] * mean
+    maps = [(m - 2 * x.mean * centre[0] + centre[1]) * gain + shift for m in (x.second, x.far, x.other)]
+    out = with_maps(x, node, x.axes, [mean + beta[0], *maps])
     out = ctx.register(replace(out, terms={**_terms(x, first), node.name: 1.0}))
     return Step(out, lambda g: [(x.name, g.scaled(gain), True)])
 

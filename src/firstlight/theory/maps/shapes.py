@@ -16,7 +16,7 @@ from firstlight.graph import Node
 from firstlight.graph.vocabulary import REARRANGEMENT, SPLIT
 from firstlight.theory.axes import Axes, guess, main_kind, permute, reshape, resized
 from firstlight.theory.elementwise import IDENTITY
-from firstlight.theory.maps.arithmetic import mixed, reduced
+from firstlight.theory.maps.arithmetic import aligned, mixed, reduced
 from firstlight.theory.maps.pointwise import apply
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.mixture import fitting, summed
@@ -231,7 +231,7 @@ def repeat(node: Node, ctx: Context) -> Step | None:
         axis if full[d] == shape[d] else ((("b" if d == 0 and shape[d] == ctx.batch else main_kind(axis)), shape[d]),)
         for d, axis in enumerate(old)
     )
-    maps = [m.reshape((1,) * lead + tuple(m.shape)) for m in x.maps()]
+    maps = list(aligned(x, shape, axes).maps())
     if any(m.shape[d] > 1 and full[d] != shape[d] for m in maps for d in range(len(shape))):
         maps = [_mapped(node, x, m, None, False) for m in x.maps()]
     out = ctx.register(with_maps(x, node, axes, maps))

@@ -1,0 +1,108 @@
+"""Corners of single rules, each with its exact answer: what a change of one sign or number in a rule would break."""
+
+import math
+
+import pytest
+import torch
+from scipy import integrate, stats
+from torch import nn
+from wide_networks import Written, predicted
+
+from firstlight.graph import trace
+from firstlight.theory import propagate, walk
+
+WIDTH = 64
+
+
+class Held(nn.Module):
+    """A function of the input and of one parameter."""
+
+    def __init__(self, parameter, function):
+        super().__init__()
+        self.parameter, self.function = nn.Parameter(parameter), function
+
+    def forward(self, x):
+        return self.function(x, self.parameter)
+
+
+def maps(model, example, drawn=None):
+    context, _, _ = walk(trace(model, example), drawn or {n: (0.0, 1.0) for n, _ in model.named_parameters()})
+    return context.signals
+
+
+def gaussian(f, power):
+    halves = ((-12, -1), (-1, 0), (0, 1), (1, 12))
+    return sum(integrate.quad(lambda z: f(z) ** power * stats.norm.pdf(z), *h, epsabs=1e-13)[0] for h in halves)
+
+
+def test_a_scale_of_one_value_stays_within_the_function():
+    model = Held(torch.tensor([2.0]), lambda x, c: torch.tanh(c * torch.relu(x)))
+    node = predicted(model, torch.zeros(2, 8)).nodes[-1]
+    assert node.forward_second_moment == pytest.approx(gaussian(lambda z: math.tanh(2 * max(z, 0)), 2), rel=1e-9)
+
+
+def test_a_scale_whose_values_differ_is_a_factor_of_its_own():
+    model = Held(torch.tensor([1.0, 3.0] * 4), lambda x, c: c * torch.relu(x))
+    assert predicted(model, torch.zeros(2, 8)).nodes[-1].forward_second_moment == pytest.approx(5 * 0.5)
+
+
+def test_weights_that_sum_to_one_give_back_what_all_tokens_share():
+    def shared(x, bias):
+        return torch.softmax(bias, -1) @ x[:, None].expand(-1, 12, -1)
+
+    model = Held(2 * torch.randn(12, 12), shared)
+    said = predicted(model, torch.zeros(3, WIDTH), {"parameter": (0.0, 4.0)})
+    assert said.nodes[-1].forward_second_moment == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_each_group_of_a_convolution_reads_its_own_channels(groups):
+    conv = nn.Conv2d(16, 8, 1, groups=groups, bias=False)
+    model = nn.Sequential(Written(lambda x: torch.cat([x, 3 * x], 1)), conv)
+    found = maps(model, torch.zeros(2, 8, 4, 4), {"1.weight": (0.0, groups / 16)})["1:conv2d"].second
+    full = found.expand(1, 8, 1, 1)[0, :, 0, 0].tolist()
+    assert full == pytest.approx([5.0] * 8 if groups == 1 else [1.0] * 4 + [9.0] * 4)
+
+
+def test_a_computed_weight_is_not_a_standardized_one():
+    def linear(x, w):
+        return nn.functional.linear(torch.relu(x), 0.5 * w)
+
+    found = predicted(Held(torch.randn(WIDTH, WIDTH), linear), torch.zeros(2, WIDTH), {"parameter": (0.0, 1.0)})
+    assert found.nodes[-1].forward_second_moment == pytest.approx(WIDTH * 0.25 * 0.5)
+
+
+def test_running_statistics_are_an_affine_map():
+    model = nn.BatchNorm1d(8)
+    drawn = {"weight": (2.0, 4.0), "bias": (0.5, 0.25), "running_mean": (1.0, 1.0), "running_var": (4.0, 16.0)}
+    node = propagate(trace(model, torch.zeros(4, 8)), drawn, training=False).nodes[-1]
+    assert node.forward_mean == pytest.approx(-0.5, rel=1e-4)  # (0 - 1)/2 · 2 + 0.5
+    assert node.forward_std == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_a_tensor_taken_apart_keeps_the_meaning_of_what_is_left(dim):
+    model = Written(lambda x: torch.cat([x, 2 * x], dim).unbind(dim)[-1])
+    signal = maps(model, torch.zeros(2, 4, 6))[f"unbind[{(4, 8, 12)[dim] - 1}]"]
+    kinds = [axis[0][0] for axis in signal.axes]
+    assert kinds == [kind for d, kind in enumerate("bsc") if d != dim]
+    assert float(signal.second.mean()) == pytest.approx(4.0)
+
+
+def test_gradients_of_a_repeated_input_add_up_unless_each_copy_has_weights_of_its_own():
+    def told(equation, shape):
+        def forward(x, w):
+            return torch.einsum(equation, x[:, None].expand(-1, 8, -1), w).mean(1)
+
+        model = nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False), Held(torch.randn(shape), forward))
+        drawn = {"0.weight": (0.0, 1 / WIDTH), "1.parameter": (0.0, 1 / WIDTH)}
+        return predicted(model, torch.zeros(3, WIDTH), drawn).nodes[0].backward_second_moment
+
+    assert told("btc,cd->btd", (WIDTH, WIDTH)) == pytest.approx(1.0)  # eight equal gradients, an eighth each
+    assert told("btc,tcd->btd", (8, WIDTH, WIDTH)) == pytest.approx(1 / 8)  # eight independent ones
+
+
+def test_the_values_of_an_operation_with_several_results_hand_the_gradient_on():
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False), Written(lambda x: x.max(1)[0]))
+    found = predicted(model, torch.zeros(4, 8, WIDTH), {"0.weight": (0.0, 1 / WIDTH)})
+    assert found["0:linear"].backward_second_moment == pytest.approx(1 / 8)
