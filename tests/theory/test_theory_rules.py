@@ -106,3 +106,94 @@ def test_the_values_of_an_operation_with_several_results_hand_the_gradient_on():
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False), Written(lambda x: x.max(1)[0]))
     found = predicted(model, torch.zeros(4, 8, WIDTH), {"0.weight": (0.0, 1 / WIDTH)})
     assert found["0:linear"].backward_second_moment == pytest.approx(1 / 8)
+
+
+@pytest.mark.parametrize("per_group", [1, 3])
+def test_a_grouped_transposed_convolution_hands_back_what_its_outputs_are(per_group):
+    model = nn.ConvTranspose2d(8, 4 * per_group, 2, stride=2, groups=4, bias=False)
+    context, _, gradients = walk(trace(model, torch.zeros(2, 8, 4, 4)), {"weight": (0.0, 0.5)})
+    # Each input writes to 2×2 places in per_group channels.
+    assert float(gradients["input.0"].second.mean()) == pytest.approx(0.5 * 4 * per_group)
+    assert float(context.signals["conv_transpose2d"].second.mean()) == pytest.approx(0.5 * 2)
+
+
+def test_an_embedding_has_the_moments_of_its_table():
+    model = nn.Embedding(10, 6)
+    signal = maps(model, torch.zeros(2, 5, dtype=torch.long), {"weight": (0.5, 1.25)})["embedding"]
+    assert [float(m.mean()) for m in signal.maps()] == pytest.approx([0.5, 1.25, 0.25, 0.25])
+
+
+def test_means_of_sums_and_differences():
+    shifted = Written(lambda x: torch.cat([x + 3, x + 3], 1) - torch.cat([x.flip(1) + 1, x.flip(1) + 1], 1))
+    assert predicted(shifted, torch.zeros(2, 8)).nodes[-1].forward_mean == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("keepdim", "dim"), [(True, 1), (False, 1), (True, -1), (False, 0)])
+def test_the_largest_along_a_dimension_keeps_the_others(keepdim, dim):
+    model = Written(lambda x: x.max(dim, keepdim=keepdim)[0])
+    signal = maps(model, torch.zeros(4, 8, 6))["max[0]"]
+    shape = torch.zeros(4, 8, 6).max(dim, keepdim=keepdim)[0].shape
+    assert signal.shape == tuple(shape)
+    assert tuple(math.prod(n for _, n in axis) for axis in signal.axes) == tuple(shape)
+
+
+def test_the_largest_of_two_normals():
+    # E max² = 1, E max = 1/√π: what two windows of one sample share is the mean alone.
+    signal = maps(nn.MaxPool1d(2), torch.zeros(2, 4, 16))["max_pool1d"]
+    assert [float(m.mean()) for m in signal.maps()[:3]] == pytest.approx([1 / math.sqrt(math.pi), 1.0, 1 / math.pi])
+
+
+@pytest.mark.parametrize("dim", [-1, 1, (1, 2), None])
+def test_a_mean_is_taken_over_the_dimensions_it_names(dim):
+    model = Written(lambda x: x.mean() if dim is None else x.mean(dim))
+    node = predicted(model, torch.zeros(4, 8, 6)).nodes[-1]
+    count = {-1: 6, 1: 8, (1, 2): 48, None: 192}[dim]
+    assert node.forward_second_moment == pytest.approx(1 / count)
+
+
+def test_a_quotient_has_the_size_of_its_parts():
+    class Divided(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(WIDTH, WIDTH, bias=False), nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x):
+            return (self.one(x) + 5) / self.two(x)
+
+    drawn = {"one.weight": (0.0, 1 / WIDTH), "two.weight": (0.0, 1e-8), "two.bias": (4.0, 16.0)}
+    node = predicted(Divided(), torch.zeros(4, WIDTH), drawn).nodes[-1]
+    assert node.forward_mean == pytest.approx(5 / 4, rel=1e-4)
+    assert node.forward_second_moment == pytest.approx(26 / 16, rel=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("corners", [True, False])
+def test_interpolated_noise_has_the_squares_of_its_weights(mode, corners):
+    def resized(x):
+        return nn.functional.interpolate(x, (15, 9), mode=mode, align_corners=corners)
+
+    noise = torch.randn(64, 32, 5, 6, generator=torch.Generator().manual_seed(0))
+    node = predicted(Written(resized), torch.zeros(2, 4, 5, 6)).nodes[-1]
+    assert node.forward_second_moment == pytest.approx(float(resized(noise).square().mean()), rel=0.03)
+
+
+def test_more_parts_than_elements_repeat_them():
+    model = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.AdaptiveAvgPool2d(8))
+    found = predicted(model, torch.zeros(2, 4, 4, 4), {"0.weight": (0.0, 1 / 4)})
+    assert found.nodes[-1].forward_second_moment == pytest.approx(1.0)
+    assert found["0:conv2d"].backward_second_moment == pytest.approx(4.0)  # each is read by four
+
+
+@pytest.mark.parametrize("operation", [torch.var, torch.std])
+def test_gradients_through_a_deviation(operation):
+    n = 4096
+    model = nn.Sequential(nn.Linear(n, n, bias=False), Written(lambda x: operation(x, -1, keepdim=True)))
+    found = predicted(model, torch.zeros(2, n, device="meta"), {"0.weight": (0.0, 4 / n)})["0:linear"]
+    # 2 (x - m)/n and (x - m)/(n σ), of variance 4 and deviation 2.
+    expected = 4 * 4 / n**2 if operation is torch.var else 1 / n**2
+    assert found.backward_second_moment == pytest.approx(expected, rel=1e-2)
+
+
+def test_pixels_put_into_channels_are_channels():
+    signal = maps(nn.PixelUnshuffle(2), torch.zeros(2, 3, 8, 8))["pixel_unshuffle"]
+    assert [axis[0] for axis in signal.axes] == [("b", 2), ("c", 12), ("s", 4), ("s", 4)]
