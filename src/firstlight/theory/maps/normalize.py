@@ -179,6 +179,9 @@ def _own_sites(x: Signal, group: Group, alike: float) -> float:
 
 def _over_places(x: Signal, group: Group) -> float:
     """``E 1/σ² · E σ²`` over places that are normalized apart and differ in size."""
+    if x.anchors is not None and x.anchors.grid and group.sites == 1:
+        size = (x.anchors.own - float((x.mean**2).mean())).clamp_min(1e-3 * float(x.anchors.own.mean()))
+        return float(size.mean() * (1 / size).mean())
     if x.profile is None:
         return 1.0
     own = x.profile.mean([d for d in group.dims if d < x.profile.dim()], keepdim=True)

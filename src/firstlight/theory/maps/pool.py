@@ -18,7 +18,7 @@ from torch import Tensor
 
 from firstlight._typing import Floats
 from firstlight.graph import Node
-from firstlight.theory.axes import resized, size
+from firstlight.theory.axes import lag_weights, resized, size
 from firstlight.theory.elementwise import IDENTITY
 from firstlight.theory.gaussian import grid
 from firstlight.theory.maps.pointwise import slope_of
@@ -241,7 +241,8 @@ def maximum(node: Node, ctx: Context) -> Step | None:
 
     def pull(g: Gradient) -> list[Flow]:
         """Only winners get a gradient, so a function before the pooling meets it with its slope there."""
-        second, far = (g.second.mean() * outputs / inputs, g.far.mean() * (outputs / inputs) ** 2)
+        second = (g.second.mean() + _same_winner(window, shape) * g.far.mean()) * outputs / inputs
+        far = g.far.mean() * (outputs / inputs) ** 2
         rank = (1,) * len(x.shape)
         back = g.moved(second.reshape(rank), far.reshape(rank))
         if x.root is x:
@@ -249,6 +250,17 @@ def maximum(node: Node, ctx: Context) -> Step | None:
         return [(x.root.name, back.scaled(chi), True), (x.name, back, False)]
 
     return Step(ctx.register(out), pull)
+
+
+def _same_winner(window: Window | None, shape: tuple[int, ...]) -> float:
+    """How many other windows have the winner of one, on average: of two that share ``s`` of their taps, ``s/(2-s)``."""
+    overlap = None if window is None else _overlap(window)
+    if overlap is None:
+        return 0.0
+    sizes = shape[-overlap.ndim :]
+    part = overlap[tuple(slice(0, n) for n in sizes)]
+    pairs = lag_weights(sizes, part.shape) * math.prod(sizes)
+    return float((pairs * part / (2 - part)).sum() - pairs.flat[0])
 
 
 def largest_of(node: Node, x: Signal, counts: Mapping[float, int], r: float) -> tuple[Signal, float]:
