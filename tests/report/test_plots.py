@@ -49,7 +49,9 @@ def test_a_line_breaks_at_a_gap_and_what_has_no_logarithm_is_left_out():
     text = drawn(Series("a", "blue", (1.0, None, 2.0)), Series("b", "red", (0.0, 1.0, 10.0)), log=True)
     first, second = paths(text, "line")
     assert first.count("M") == 2
+    assert first.count("h0") == 2, "a value between two gaps is a dot"
     assert len(points(second)) == 2
+    assert "h0" not in second
 
 
 def test_a_band_surrounds_its_line():

@@ -155,7 +155,8 @@ def depth_plots(case: "Case", run: "Run") -> tuple[Plot, Plot]:
             Series("measured", "blue", tuple(_root(n.forward_std**2 + n.forward_mean**2) for n in nodes)),
         ),
         "activation, root mean square", "operations in the order they run",
-        "Line: measured on this batch. Dashed: predicted from the weights, with its 95 % band at this width.", log=True,
+        "Line: measured on this batch, with a gap where it is exactly zero. Dashed: predicted from the weights, with "
+        "its 95 % band at this width.", log=True,
     )  # fmt: skip
     unit = _gradient_unit(nodes, expected)
     backward = Plot(
@@ -172,8 +173,8 @@ def depth_plots(case: "Case", run: "Run") -> tuple[Plot, Plot]:
             Series("measured", "orange", tuple(n.gradient_std for n in nodes)),
         ),
         "gradient, root mean square", "operations in the order they run",
-        "The loss's gradient by each result. The prediction has the shape along depth; its height is set at the last "
-        "operation shown.", log=True,
+        "The loss's gradient by each result, with a gap where it is exactly zero. The prediction has the shape along "
+        "depth; its height is set at the last operation shown.", log=True,
     )  # fmt: skip
     return forward, backward
 

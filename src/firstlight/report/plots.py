@@ -59,7 +59,11 @@ def _drawn(chart: Plot, series: Series, x: Scale, y: Scale) -> str:
             if v is not None and _shown(v, chart.log)
         )
     dash = " dashed" if series.style == "dashed" else ""
-    paths = ("M" + "L".join(f"{x(a):.1f} {y(v):.1f}" for a, v in run) for run in _runs(chart, series.y))
+    # A run of one value has no length: "h0" with round ends makes it a dot.
+    paths = (
+        "M" + "L".join(f"{x(a):.1f} {y(v):.1f}" for a, v in run) + ("h0" if len(run) == 1 else "")
+        for run in _runs(chart, series.y)
+    )
     return f'<path class="line{dash} {tone}" d="{"".join(paths)}"/>'
 
 
