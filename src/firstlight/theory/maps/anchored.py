@@ -39,19 +39,22 @@ def follow(node: Node, ctx: Context, out: Signal) -> Signal:
     signals = [ctx.signals[name] for name in node.inputs]
     if all(x.anchors is None for x in signals):
         return replace(out, anchors=None)
-    if out.base is not None and out.function is not None:
-        base = out.base
-        mean, second = float(base.mean.mean()), float(out.second.mean())
-        found = None if base.anchors is None else of_function(base.anchors, mean, out.function, second)
-    else:
-        carry = _CARRIES.get(node.function)
-        try:
-            found = None if carry is None else carry(node, ctx, out)
-        except (RuntimeError, ValueError, IndexError):  # a use that its rule does not know, as for moments
-            found = None
+    try:
+        found = _followed(node, ctx, out)
+    except (RuntimeError, ValueError, IndexError, ArithmeticError):  # a use that its rule does not know, as for moments
+        found = None
     if found is not None and not bool(torch.isfinite(found.values).all()):
         found = None
     return calibrated(replace(out, anchors=found))
+
+
+def _followed(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    if out.base is not None and out.function is not None:
+        base = out.base
+        mean, second = float(base.mean.mean()), float(out.second.mean())
+        return None if base.anchors is None else of_function(base.anchors, mean, out.function, second)
+    carry = _CARRIES.get(node.function)
+    return None if carry is None else carry(node, ctx, out)
 
 
 def _main(node: Node, ctx: Context) -> Signal:
@@ -175,7 +178,7 @@ def _normalized(node: Node, ctx: Context, out: Signal) -> Anchors | None:
         variance = (found.own.view(n, p).mean(1) - level).clamp_min(0).repeat_interleave(p)
     eps = node.arguments.get("eps")
     root = (variance + (1.2e-7 if eps is None else float(eps))).sqrt()
-    noise = found.noise / float(variance.mean().clamp_min(1e-300)) ** 2
+    noise = found.noise / float(variance.mean().clamp_min(1e-100)) ** 2
     return replace(found.becoming(values / (root[:, None] * root), own / root**2), noise=noise).scaled(second, beta)
 
 

@@ -198,7 +198,7 @@ def _over_numbers(x: Signal, group: Group, level: float) -> tuple[float, float]:
     known = x.anchors.spectrum(x.sites())
     own = 0.0 if x.taps is None else x.taps.drawn  # is counted with the weights
     size = float(x.anchors.own.mean()) - level
-    left = 1 / max(x.anchors.noise / max(size, 1e-300) ** 2 - own, 1e-9)
+    left = 1 / max(x.anchors.noise / max(size, 1e-100) ** 2 - own, 1e-9)
     return known.inverse * _inverse(left), known.spread + _varying(left)
 
 
