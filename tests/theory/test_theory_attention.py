@@ -115,3 +115,19 @@ def test_attention_leans_further_where_tokens_lie_along_few_directions(way):
     mean, error = found.forward[said.nodes[-1].name]
     # In 24 directions the softmax leans by 1/24 of the logits' variance; in all 256 it would by 1/256.
     assert said.nodes[-1].forward_second_moment == pytest.approx(mean, abs=4 * error + 0.2 * mean)
+
+
+def test_values_that_sum_to_zero_leave_what_weights_differ_from_equal_ones():
+    class Centred(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qk = normal(nn.Linear(WIDTH, 2 * WIDTH, bias=False))
+
+        def forward(self, x):
+            q, k = self.qk(x).chunk(2, -1)
+            v = nn.functional.instance_norm(x.transpose(1, 2)).transpose(1, 2)
+            return nn.functional.scaled_dot_product_attention(0.1 * q, k, v)
+
+    node = predicted(Centred(), torch.zeros(2, 4, WIDTH)).nodes[-1]
+    assert not node.opaque
+    assert 0 < node.forward_second_moment < 0.1

@@ -239,7 +239,9 @@ def fused(node: Node, ctx: Context) -> Step | None:
     rank = len(shape_of(node))
     lean = _lean(logits, p, k)
     second, far = (p + lean) * free, (alike + lean * max(far_q, 0.0) / max(qq, 1e-300)) * free
-    maps = [v.mean.mean().reshape((1,) * rank)] + [scalar(far_v + x, rank) for x in (second, far)]
+    # Values that sum to zero over the tokens leave what the weights differ from equal ones.
+    least = max(p - 1 / tokens, 0.0) * free
+    maps = [v.mean.mean().reshape((1,) * rank), scalar(max(far_v + second, least), rank), scalar(far_v + far, rank)]
     other = min(float(v.other.mean()), far_v + second)
     axes = resized((*q.axes[:-1], v.axes[-1]), shape_of(node))
     out = ctx.register(replace(with_maps(replace(v, near=None), node, axes, [*maps, scalar(other, rank)])))
