@@ -9,8 +9,9 @@ from wide_networks import normal
 from firstlight.graph import trace
 from firstlight.probe import probe
 from firstlight.theory import InputMoments, as_they_are, propagate, walk
-from firstlight.theory.anchors import Anchors, centred, of_function, of_images, sharing
+from firstlight.theory.anchors import Anchors, centred, of_function, of_images
 from firstlight.theory.elementwise import Elementwise
+from firstlight.theory.spectrum import sharing
 from firstlight.theory.taps import Taps
 
 

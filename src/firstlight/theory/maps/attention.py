@@ -27,12 +27,12 @@ from torch import Tensor
 
 from firstlight.graph import Node
 from firstlight.graph.vocabulary import LEFT_OPERAND, PRODUCT
-from firstlight.theory.anchors import alike_within
 from firstlight.theory.axes import Axes, main_kind, resized, size
 from firstlight.theory.gaussian import grid
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.maps.weights import weighted_sum
 from firstlight.theory.signal import Gradient, Signal, scalar
+from firstlight.theory.spectrum import alike_within
 
 
 @lru_cache(maxsize=1024)

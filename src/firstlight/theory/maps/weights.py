@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from firstlight.graph import Node
-from firstlight.theory import anchors
+from firstlight.theory import spectrum
+from firstlight.theory.anchors import centred
 from firstlight.theory.axes import Axes, main_kind, size
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.maps.windows import Window, each, leading_padding
@@ -37,7 +38,7 @@ def sharing(signal: Signal, batch: int) -> float:
     if signal.anchors is not None:
         shift = float((signal.mean**2).mean())
         about = signal.anchors.becoming(signal.anchors.values - shift, signal.anchors.own - shift)
-        return anchors.sharing(about, signal.sites())
+        return spectrum.sharing(about, signal.sites())
     variance, far, other = signal.covariances()
     if variance <= 0:
         return 1.0
@@ -54,7 +55,7 @@ def _spread(x: Signal, signal: Signal, batch: int, outputs: int) -> float:
     over ``K̂(i, i)²``. That is `sharing` of the expected kernel, and ``1/d`` for its own fluctuation, with ``d``
     counted in independent products (`Taps.fan`).
     """
-    shared = sharing(signal, batch) if x.anchors is None else anchors.sharing(x.anchors, x.sites())
+    shared = sharing(signal, batch) if x.anchors is None else spectrum.sharing(x.anchors, x.sites())
     return 2 * min(shared + 1 / max(signal.fan, 1.0), 1.0) / outputs
 
 
@@ -62,7 +63,7 @@ def _alike(x: Signal) -> float:
     """`sharing` of the input about its mean; of noise, whose norms count it themselves, none."""
     if x.anchors is None:
         return 0.0
-    return anchors.sharing(anchors.centred(x.anchors, x.sites()), x.sites())
+    return spectrum.sharing(centred(x.anchors, x.sites()), x.sites())
 
 
 def _steady(x: Signal, ctx: Context) -> bool:
