@@ -242,6 +242,19 @@ def test_the_pass_is_in_train_mode_and_old_gradients_do_not_count() -> None:
     assert model[1].bias.grad.unique().item() == 1e3
 
 
+def test_a_part_that_nothing_uses_gets_no_gradient() -> None:
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 12), nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x).chunk(3, 1)[0])
+
+    found = probe(Parts(), torch.randn(6, 8), loss=torch.Tensor.sum)
+    assert all(node.gradient_std is not None for node in found.nodes if node.op == "linear")
+
+
 def test_frozen_parameters_have_no_gradient() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     model[0].requires_grad_(False)

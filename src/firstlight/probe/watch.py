@@ -57,7 +57,9 @@ class Watch:
                     seen.sketch = sketch(node, tensor, axis, self._batch)
         if tensor.requires_grad:
 
-            def arrived(gradient: Tensor) -> None:
+            def arrived(gradient: Tensor | None) -> None:
+                if gradient is None:  # of a part that nothing used, while another part of the same result got one
+                    return
                 seen.gradient = moments(gradient)
                 if self._detailed:
                     seen.gradient_values = evenly(gradient)
