@@ -1,5 +1,6 @@
 """The plugin, the callbacks and the plain loop, each with the real library."""
 
+import sys
 import warnings
 
 import pytest
@@ -172,7 +173,11 @@ class Classifier(nn.Module):
 
 
 def trained_by_transformers(network: nn.Module, folder, *callbacks):
-    transformers = pytest.importorskip("transformers")
+    # With marimo loaded (by a test of the lab in the same process) the library takes itself to be in a notebook.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(sys.modules, "marimo", raising=False)
+        transformers = pytest.importorskip("transformers")
+        pytest.importorskip("transformers.trainer")
     pytest.importorskip("accelerate")
     rows = [{"pixel_values": images, "labels": label} for images, label in data()]
     with warnings.catch_warnings():
