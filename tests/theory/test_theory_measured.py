@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 from torch import nn
-from wide_networks import Residual, Written, measured, normal, predicted
+from wide_networks import Residual, Written, disagreements, measured, normal, predicted
 
 WIDTH = 256
 
@@ -67,20 +67,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_wide_networks_have_the_predicted_moments(name):
     build, shape = CASES[name]
-    draws = 4
-    found = measured(build, shape, draws)
-    torch.manual_seed(0)
-    said = predicted(build(), torch.zeros(*shape))
-    assert not said.opaque
-    wrong = []
-    for node in said.nodes:
-        for side, value in (("forward", node.forward_second_moment), ("backward", node.backward_second_moment)):
-            if node.name in getattr(found, side) and value is not None:
-                mean, error = getattr(found, side)[node.name]
-                # Four standard errors, and 1/n corrections of a network this wide.
-                if abs(mean - value) > 4 * error + 0.04 * mean:
-                    wrong.append((side, node.name, value, mean, error))
-    assert not wrong
+    assert not disagreements(build, shape, 4, within=0.04)
 
 
 @pytest.mark.parametrize(

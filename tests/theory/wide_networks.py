@@ -1,6 +1,6 @@
 """Networks and the means to measure them: the independent side of every comparison."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,26 @@ def measured(build: Callable[[], nn.Module], shape: Iterable[int], draws: int) -
             if node.gradient_std is not None:
                 backward.setdefault(node.name, []).append(node.gradient_std**2)
     return Measured(_summary(forward), _summary(backward))
+
+
+def disagreements(build: Callable[[], nn.Module], shape: Sequence[int], draws: int, within: float) -> list[str]:
+    """Second moments off by more than four standard errors and the share `within`, for what a finite width adds.
+
+    An operation without a rule is a failure: nothing would be compared.
+    """
+    found = measured(build, shape, draws)
+    torch.manual_seed(0)
+    said = predicted(build(), torch.zeros(*shape))
+    assert not said.opaque
+    wrong = []
+    for node in said.nodes:
+        for side, value in (("forward", node.forward_second_moment), ("backward", node.backward_second_moment)):
+            seen = getattr(found, side)
+            if node.name in seen and value is not None:
+                mean, error = seen[node.name]
+                if not abs(mean - value) <= 4 * error + within * mean:
+                    wrong.append(f"{side} {node.name}: predicted {value:.5g}, measured {mean:.5g} ± {error:.2g}")
+    return wrong
 
 
 def _summary(values: dict[str, list[float]]) -> dict[str, tuple[float, float]]:

@@ -48,6 +48,13 @@ class Pixels:
     dilation: tuple[int, ...] = (1, 1)
     sites: tuple[int, ...] = ()
 
+    def through(
+        self, kernel: Sequence[int], stride: Sequence[int], before: Sequence[int], dilation: Sequence[int],
+        sites: Sequence[int],
+    ) -> "Pixels":  # fmt: skip
+        """The same images, as the sites of a convolution see them."""
+        return Pixels(self.images, tuple(kernel), tuple(stride), tuple(before), tuple(dilation), tuple(sites))
+
     def moments(self, *, normalized: bool = False, channels: Floats | None = None) -> "Anchors | None":
         """Between points, so that averages over blocks are exact.
 

@@ -47,22 +47,8 @@ class NormalizedTwice(Rule):
     code = "FL102"
     name = "normalized-twice"
     explains = frozenset(
-        {
-            "FL101",
-            "FL103",
-            "FL301",
-            "FL302",
-            "FL303",
-            "FL304",
-            "FL305",
-            "FL308",
-            "FL401",
-            "FL402",
-            "FL407",
-            "FL501",
-            "FL601",
-        }
-        | {"FL602"}
+        {"FL101", "FL103", "FL301", "FL302", "FL303", "FL304", "FL305", "FL308"}
+        | {"FL401", "FL402", "FL407", "FL501", "FL601", "FL602"}
     )
 
     def examine(self, case: Case) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from firstlight.graph import Node
 from firstlight.graph.vocabulary import REARRANGEMENT
 from firstlight.theory.anchors import Anchors, calibrated, centred, coarser, of_function, shifted
 from firstlight.theory.axes import main_kind, size
-from firstlight.theory.maps.registry import Context
+from firstlight.theory.maps.registry import Context, entered
 from firstlight.theory.maps.windows import each, leading_padding
 from firstlight.theory.signal import Signal
 
@@ -26,12 +26,7 @@ _CARRIES: dict[str, Carry] = {}
 
 
 def _carries(*functions: str) -> Callable[[Carry], Carry]:
-    def enter(found: Carry) -> Carry:
-        for function in functions:
-            _CARRIES[function] = found
-        return found
-
-    return enter
+    return entered(_CARRIES, functions)
 
 
 def follow(node: Node, ctx: Context, out: Signal) -> Signal:
@@ -59,6 +54,11 @@ def _followed(node: Node, ctx: Context, out: Signal) -> Anchors | None:
 
 def _main(node: Node, ctx: Context) -> Signal:
     return next((x for name in node.inputs if (x := ctx.signals[name]).anchors is not None), ctx.first(node))
+
+
+def _finest(operands: Sequence[Signal]) -> Anchors:
+    """The anchors with the most places, of operands of which one at least has some."""
+    return max((x.anchors for x in operands if x.anchors is not None), key=lambda k: k.places)
 
 
 def _or_even(x: Signal, like: Anchors) -> Anchors | None:
@@ -104,18 +104,14 @@ def _convolution(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     dilation, stride = (each(node.arguments[key], len(kernel)) for key in ("dilation", "stride"))
     before = leading_padding(node.arguments["padding"], kernel, dilation)
     if x.anchors.pixels is not None and not x.anchors.pixels.sites:
-        seen = replace(
-            x.anchors.pixels, kernel=tuple(kernel), stride=stride, before=before, dilation=dilation, sites=out.shape[2:]
-        )
+        seen = x.anchors.pixels.through(kernel, stride, before, dilation, out.shape[2:])
         terms = math.prod(weight.shape[1:])
         first = seen.moments(channels=np.eye(terms) - 1 / terms if weight.balanced else None)
         return None if first is None else _weighted(node, ctx, coarser(first, out.shape[2:]), out)
     square, drawn = (1.0, 0.0) if out.taps is None else (out.taps.square, out.taps.drawn)
     taps = [_reach(*setting) for setting in zip(kernel, dilation, stride, strict=True)]
-    found = replace(shifted(x.anchors, taps, x.shape[2:], any(before)), noise=0.0)
     noise = x.anchors.noise * square + drawn * float(x.anchors.own.mean()) ** 2
-    found = replace(found, noise=noise)
-    found = coarser(found, out.shape[2:])
+    found = coarser(replace(shifted(x.anchors, taps, x.shape[2:], any(before)), noise=noise), out.shape[2:])
     if weight.balanced and int(node.arguments["groups"]) == 1:
         found = _unshared(x, found, float(out.second.mean() / weight.second.mean().clamp_min(1e-300)), weight.shape[1:])
     return _weighted(node, ctx, found, out)
@@ -191,11 +187,10 @@ def _of_each_channel(x: Signal, found: Anchors) -> Anchors:
     if x.taps is not None and x.taps.channels is not None and found.pixels is not None:
         exact = found.pixels.moments(channels=x.taps.channels)
         return centred(coarser(found if exact is None else exact, x.shape[2:]), sites).scaled(1.0)
+    middle = centred(found, sites).scaled(1.0)
     if x.taps is not None and not x.taps.drawn:
-        middle = centred(found, sites).scaled(1.0)
         apart = x.taps.apart
         return replace(middle, values=middle.values * apart, noise=middle.noise * apart**2)
-    middle = centred(found, sites).scaled(1.0)
     return replace(found.spectrum(sites).equalized(found, sites), noise=middle.noise)
 
 
@@ -239,11 +234,11 @@ def _averaged(node: Node, ctx: Context, out: Signal) -> Anchors | None:
 @_carries("add", "sub", "rsub")
 def _sum(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     operands = [ctx.signals[name] for name in node.inputs]
-    like = next(x.anchors for x in operands if x.anchors is not None)
     if len(operands) != 2 or any(not ctx.is_signal(x.name) for x in operands):
-        return like.scaled(float(out.second.mean())) if out.shape == _main(node, ctx).shape else None
+        x = _main(node, ctx)
+        return None if x.anchors is None or out.shape != x.shape else x.anchors.scaled(float(out.second.mean()))
     a, b = operands
-    like = max((x.anchors for x in operands if x.anchors is not None), key=lambda k: k.places)
+    like = _finest(operands)
     one, two = _or_even(a, like), _or_even(b, like)
     if one is None or two is None:
         return None
@@ -262,7 +257,7 @@ def _sum(node: Node, ctx: Context, out: Signal) -> Anchors | None:
 @_carries("mul", "multiply")
 def _product(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     operands = [ctx.signals[name] for name in node.inputs]
-    like = max((x.anchors for x in operands if x.anchors is not None), key=lambda k: k.places)
+    like = _finest(operands)
     if len(operands) != 2 or any(not ctx.is_signal(x.name) for x in operands):
         return like.scaled(float(out.second.mean()))
     one, two = (_or_even(x, like) for x in operands)

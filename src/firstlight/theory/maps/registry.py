@@ -1,8 +1,8 @@
 """What a rule is given and what it returns; the table of rules."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -92,14 +92,19 @@ Rule: TypeAlias = Callable[[Node, Context], Step | None]
 """May return ``None`` when it does not understand this use of the operation."""
 
 RULES: dict[str, Rule] = {}
+_Entry = TypeVar("_Entry")
 
 
 def rule(*functions: str) -> Callable[[Rule], Rule]:
     """Enter a rule for these ATen functions."""
+    return entered(RULES, functions)
 
-    def enter(found: Rule) -> Rule:
-        for function in functions:
-            RULES[function] = found
+
+def entered(table: dict[str, _Entry], functions: Sequence[str]) -> Callable[[_Entry], _Entry]:
+    """A decorator that puts what it decorates into `table`, under each of these functions."""
+
+    def enter(found: _Entry) -> _Entry:
+        table.update(dict.fromkeys(functions, found))
         return found
 
     return enter

@@ -245,9 +245,7 @@ def convolution(node: Node, ctx: Context) -> Step | None:
     free = replace(free, drawn=free.square / per_group if per_group > 1 else 0.0)
     pixels = None if x.anchors is None or groups > 1 else x.anchors.pixels
     if pixels is not None and not pixels.sites:
-        seen = replace(
-            pixels, kernel=tuple(kernel), stride=stride, before=before, dilation=dilation, sites=shape_of(node)[2:]
-        )
+        seen = pixels.through(kernel, stride, before, dilation, shape_of(node)[2:])
         free = of_pixels(x, seen.spectrum(), kernel, dilation, stride, _free(weight, 1.0))
     signal = _convolved(node, ctx, x, maps, near, free, profile)
     signal = spread_out(signal, x.directions() / x.channels() * terms / free.unevenness, shape_of(node)[1])
