@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from firstlight._typing import Floats
-from firstlight.theory.axes import Axes, size
+from firstlight.theory.axes import Axes, lag_weights, size
 from firstlight.theory.elementwise import Elementwise
 
 if TYPE_CHECKING:
@@ -107,6 +107,23 @@ class Signal:
     def root(self) -> "Signal":
         """The Gaussian signal behind it: its base, or itself."""
         return self.base if self.base is not None else self
+
+    @property
+    def apart(self) -> Tensor:
+        """E z z' between two different sites of one sample, averaged over all pairs: `far`, raised by those close."""
+        weights = self.lag_weights()
+        if self.near is None or weights is None:
+            return self.far
+        close = float((weights * self.near).sum()) - float(weights.ravel()[0])
+        return self.far + max(close, 0.0) * (self.second - self.far).clamp_min(0)
+
+    def lag_weights(self) -> Floats | None:
+        """The share of all pairs of sites, each with itself too, that lie at each lag of `near`; ``None`` without."""
+        if self.near is None:
+            return None
+        sizes = [n for axis, n in zip(self.axes, self.shape, strict=True) if axis and axis[0][0] == "s"]
+        sizes = sizes[-self.near.ndim :]
+        return lag_weights(sizes, self.near.shape) if len(sizes) == self.near.ndim else None
 
     def maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean, second, far and other."""

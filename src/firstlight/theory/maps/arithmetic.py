@@ -278,8 +278,9 @@ def _by_factor(g: Gradient, partner: Signal, operand: Signal, shape: tuple[int, 
     After ``relu(x · gate)`` the gradient is there only where ``x`` is positive: ``E (g x)(g' x')`` between two sites is
     that of independent ones, plus the variance of ``x`` times `Gradient.along`.
     """
-    far, along = g.far * partner.far, None
-    if g.along is not None and operand.shape != shape:
+    collected = operand.shape != shape
+    far, along = g.far * (partner.apart if collected else partner.far), None
+    if g.along is not None and collected:
         far = far + g.along * partner.variance
     elif g.along is not None:
         along = g.along * partner.second  # x and x · gate are one standardized signal

@@ -22,9 +22,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from firstlight._typing import Floats
 from firstlight.graph import Node
-from firstlight.theory.axes import label, lag_weights, main_kind, size
+from firstlight.theory.axes import label, main_kind, size
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, with_maps
 from firstlight.theory.mixture import about_mean
 from firstlight.theory.signal import Coefficient, Gradient, Near, Signal
@@ -60,7 +59,7 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
         x = replace(x, far=x.far.mean(0, keepdim=True))
     gamma, beta = _affine(ctx, node, "weight", 1.0), _affine(ctx, node, "bias", 0.0)
     cross = group.average(x.mean) ** 2 if centred else torch.zeros_like(x.mean)
-    far = _with_near(x)
+    far = x.apart
     place = (
         group.pairs(x.second, far, x.other, x.mean * group.average(x.mean)) if centred else torch.zeros_like(x.second)
     )
@@ -129,27 +128,6 @@ def _affine(ctx: Context, node: Node, role: str, default: float) -> tuple[float,
     return (default, default**2) if found is None else (float(found.mean.mean()), float(found.second.mean()))
 
 
-def _with_near(x: Signal) -> Tensor:
-    """`far` raised by sites that are close, averaged over all pairs of sites."""
-    if x.near is None:
-        return x.far
-    weights = _lag_weights(x)
-    if weights is None:
-        return x.far
-    total = float((weights * x.near).sum()) - float(weights.ravel()[0])
-    return x.far + max(total, 0.0) * (x.second - x.far).clamp_min(0)
-
-
-def _lag_weights(x: Signal) -> Floats | None:
-    """The share of all pairs of sites, each with itself too, that lie at each lag of `near`."""
-    if x.near is None:
-        return None
-    sizes = [n for axis, n in zip(x.axes, x.shape, strict=True) if axis and axis[0][0] == "s"][-x.near.ndim :]
-    if len(sizes) != x.near.ndim:
-        return None
-    return lag_weights(sizes, x.near.shape)
-
-
 def _terms(x: Signal, factor: float) -> dict[str, Coefficient]:
     return linear_terms(x.terms, factor)
 
@@ -172,7 +150,7 @@ def _own_sites(x: Signal, group: Group, alike: float) -> float:
     uneven = 1.0 if x.profile is None else float(x.profile.square().mean())
     if x.near is None:
         return uneven / group.sites + apart
-    weights, r = _lag_weights(x), x.near
+    weights, r = x.lag_weights(), x.near
     close = float((weights * ((alike + r * (1 - alike)) ** 2 - alike**2)).sum()) if weights is not None else 0.0
     return min(uneven * max(close, 1 / group.sites) + apart, 1.0)
 
