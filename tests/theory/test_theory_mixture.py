@@ -32,7 +32,7 @@ def uneven(samples=1):
 @pytest.mark.parametrize("function", ["relu", "gelu"])
 def test_equal_places_are_computed_once_and_count_as_often_as_they_are(function, samples, monkeypatch):
     base, f = uneven(samples), aten(function, {"approximate": "none"} if function == "gelu" else {})
-    whole = mixture._mixed(base, f)
+    whole = mixture._mixed(base, f, None)
     sizes = []
     original = mixture._mixed
     monkeypatch.setattr(mixture, "_mixed", lambda b, *rest: sizes.append(b.second.numel()) or original(b, *rest))

@@ -59,7 +59,7 @@ class Mixed:
         echo: E (f f')² over E f².
         slope_far: E f' f'' between sites, and `tilt`: (E f'(z) ẑ)(E f'(z') ẑ').
         near: closeness of sites after the function.
-        profile: how uneven ``f(z)²`` is.
+        profile: how uneven ``f(z)²`` is, and `steep`: how uneven ``f'(z)²``.
     """
 
     shape: tuple[int, ...]
@@ -79,6 +79,7 @@ class Mixed:
     tilt: Floats
     near: Near | None
     profile: Tensor | None
+    steep: Tensor | None
 
     def map(self, values: Floats) -> Tensor:
         """One of these arrays as a map."""
@@ -103,16 +104,23 @@ class Mixed:
         return replace(self, shape=shape, pair_shape=pair_shape, **changes)
 
 
-def mixed(base: Signal, f: Elementwise) -> Mixed:
-    """All that is needed of ``f(base)``, forward and backward."""
+def mixed(base: Signal, f: Elementwise, weight: Tensor | None = None) -> Mixed:
+    """All that is needed of ``f(base)``, forward and backward.
+
+    Args:
+        base: the Gaussian signal.
+        f: the function.
+        weight: how much each sample and site counts, as a gradient that is uneven itself meets ``f'²``; all alike when
+            not given.
+    """
     rows = [_different(base, d) for d in range(base.second.dim())]
     if all(found is None for found in rows):
-        return _mixed(base, f)
+        return _mixed(base, f, weight)
     few: dict[str, Any] = {
         name: _taken(getattr(base, name), rows) for name in ("mean", "second", "far", "other", "across")
     }
     counts = [None if found is None else torch.bincount(found[1]).double() for found in rows]
-    found = _mixed(replace(base, **few), f, counts)
+    found = _mixed(replace(base, **few), f, weight, counts)
     return found.repeated([None if row is None else row[1] for row in rows])
 
 
@@ -142,11 +150,12 @@ def _taken(values: Tensor | None, rows: list[Rows]) -> Tensor | None:
     return values
 
 
-def _mixed(base: Signal, f: Elementwise, counts: "list[Tensor | None] | None" = None) -> Mixed:
+def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Tensor | None] | None" = None) -> Mixed:
     """The same without looking for places that are equal; `counts` of them stand for one along each dimension."""
     maps = torch.broadcast_tensors(base.mean, base.second, base.other)
     mean, second, other = (np.ascontiguousarray(m.numpy()).reshape(-1) for m in maps)
     parts = bins(base.profile)
+    heavy, roots = _weighed(parts, weight)
     places, levels = len(mean), len(parts.levels)
     variance = np.maximum(second[:, None] * parts.levels - (mean**2)[:, None], 0.0)
     found = moments(f, np.repeat(mean, levels), variance.reshape(-1))
@@ -156,7 +165,7 @@ def _mixed(base: Signal, f: Elementwise, counts: "list[Tensor | None] | None" = 
         return np.average(values, axis=0, weights=_weights(shape, counts))
 
     def average(values: Floats) -> Floats:
-        return np.asarray(values.reshape(places, levels).mean(1))
+        return np.asarray(values.reshape(places, levels) @ heavy)
 
     pair_shape = tuple(torch.broadcast_shapes(maps[0].shape, base.far.shape))
     pairs = _Pairs.of(maps[0].shape, pair_shape, parts.shares)
@@ -165,14 +174,14 @@ def _mixed(base: Signal, f: Elementwise, counts: "list[Tensor | None] | None" = 
     near_alike = _ratio(far - mean[pairs.place] ** 2, pairs.within(deviation)[:, 0])
     other_alike = _ratio(other - mean**2, _across(deviation)[:, 0])
     values = _by_sample(found.coefficients.reshape(places, levels, -1), parts.shares)
-    slopes = pairs.within(_by_sample(found.slope_coefficients.reshape(places, levels, -1), parts.shares))
+    slopes = pairs.within(_by_sample(found.slope_coefficients.reshape(places, levels, -1), roots))
     whole, whole_chi = average(found.second), average(found.chi)
     same = np.asarray((found.coefficients.reshape(places, levels, -1) ** 2).mean(1))
     rest = np.maximum(whole - same.sum(1), 0.0)  # powers beyond the series
     series, between = pairs.within(values), _across(values)
     at_far = sum_series(series, series.sum(1) + rest[pairs.place], near_alike)
     at_other = sum_series(between, between.sum(1) + rest, other_alike)
-    chi_rest = np.maximum(whole_chi - (found.slope_coefficients**2).reshape(places, levels, -1).mean(1).sum(1), 0.0)
+    chi_rest = np.maximum(whole_chi - average((found.slope_coefficients**2).sum(1)), 0.0)
     across = None
     if base.across is not None:
         k = base.across.expand(maps[0].shape).numpy().reshape(-1)
@@ -184,7 +193,25 @@ def _mixed(base: Signal, f: Elementwise, counts: "list[Tensor | None] | None" = 
         sum_series(slopes, slopes.sum(1) + chi_rest[pairs.place], near_alike), slopes[:, 1],
         _near(base.near, weigh(same), weigh(series), float(weigh(rest)), float(weigh(near_alike))),
         _after(parts, weigh(found.second.reshape(places, levels))),
+        _after(parts, weigh(found.chi.reshape(places, levels))),
     )  # fmt: skip
+
+
+def _weighed(parts: Bins, weight: Tensor | None) -> tuple[Floats, Floats]:
+    """What each level counts for, [K], and of a product of two places the root of it in each sample, [N, K].
+
+    A gradient whose second moment at place ``i`` is ``w_i`` times the mean has ``E g g' ~ √(w w')`` between two places.
+    """
+    count = len(parts.levels)
+    if weight is None or parts.place is None:
+        return np.full(count, 1 / count), parts.shares
+    inside = torch.nn.functional.one_hot(parts.place, count).double()  # [*places, K]
+    for d, (n, m) in enumerate(zip(parts.place.shape, weight.shape, strict=True)):
+        weight = weight.mean(d, keepdim=True) if n == 1 < m else weight
+    own = (inside * weight[..., None]).flatten(0, -2).mean(0)
+    roots = (inside * weight.clamp_min(0).sqrt()[..., None]).flatten(1, -2).mean(1)
+    roots = roots / roots.sum(1).square().mean().sqrt().clamp_min(1e-150)
+    return (own / own.sum().clamp_min(1e-300)).numpy(), roots.numpy()
 
 
 def _weights(shape: Sequence[int], counts: "list[Tensor | None] | None") -> Floats | None:
@@ -264,6 +291,13 @@ def fitting(profile: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
 def even(profile: Tensor) -> Tensor:
     """Scaled to mean one."""
     return profile / profile.mean().clamp_min(1e-300)
+
+
+def times(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """The profile of a product of two signals that are uneven independently of each other."""
+    if one is None or other is None:
+        return other if one is None else one
+    return even(one * other)
 
 
 def summed(parts: list[tuple[Tensor | None, float]], crossed: float = 0.0) -> Tensor | None:

@@ -14,6 +14,7 @@ from firstlight.theory.leaves import Drawn, leaf
 from firstlight.theory.maps import RULES, Context, Step
 from firstlight.theory.maps.anchored import follow
 from firstlight.theory.maps.registry import Flow, shape_of, with_maps
+from firstlight.theory.mixture import fitting
 from firstlight.theory.prediction import NodePrediction, Prediction
 from firstlight.theory.signal import Gradient, Signal, scalar
 
@@ -193,6 +194,7 @@ def _deliver(flows: Iterable[Flow], live: dict[str, Gradient], shown: dict[str, 
     for name, gradient, carries in flows:
         if context.is_signal(name):
             target = live if carries else shown
+            gradient = replace(gradient, profile=fitting(gradient.profile, context.signals[name].shape))
             target[name] = target[name] + gradient if name in target else gradient
 
 

@@ -178,6 +178,7 @@ class Gradient:
         echo: what part of `second` is proportional to the square of the signal itself.
         other: E g g' between two samples, same channel. Samples have gradients of their own, but batch norm takes the
             mean over all away, and leaves what is less than nothing in common; layers that are linear keep that.
+        profile: how much larger or smaller `second` is at each sample and site, as in `Signal`; ``None`` when even.
     """
 
     second: Tensor
@@ -187,6 +188,7 @@ class Gradient:
     tied: float = 1.0
     echo: Tensor | None = None
     other: float = 0.0
+    profile: Tensor | None = None
 
     def __add__(self, other: "Gradient") -> "Gradient":
         """Contributions of independent paths."""
@@ -199,7 +201,12 @@ class Gradient:
         echoes = [g.echo for g in (self, other) if g.echo is not None]
         echo = None if not echoes else echoes[0] if len(echoes) == 1 else echoes[0] + echoes[1]
         apart = self.other + other.other
-        return Gradient(self.second + other.second, self.far + other.far, spread, along, tied, echo, apart)
+        profile = None
+        if self.profile is not None or other.profile is not None:
+            one = torch.ones((), dtype=torch.float64)
+            mine, theirs = (one if g.profile is None else g.profile for g in (self, other))
+            profile = share * mine + (1 - share) * theirs
+        return Gradient(self.second + other.second, self.far + other.far, spread, along, tied, echo, apart, profile)
 
     def moved(self, second: Tensor, far: Tensor) -> "Gradient":
         """The same gradient with other maps: by another tensor, whose overlap with the signal is not known."""

@@ -86,8 +86,13 @@ def _linear(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     x = _main(node, ctx)
     if x.anchors is None or main_kind(x.axes[-1]) != "c" or out.sites() != x.sites():
         return None
-    drawn = float(x.anchors.own.mean()) ** 2 / x.shape[-1]
+    drawn = _varied(x, x.anchors) ** 2 / x.shape[-1]
     return _weighted(node, ctx, replace(x.anchors, noise=x.anchors.noise + drawn), out)
+
+
+def _varied(x: Signal, found: Anchors) -> float:
+    """``E z²`` about what all elements share, which every draw of the inputs has alike and norms subtract."""
+    return max(float(found.own.mean() - found.whole(x.sites()).mean()), 0.0)
 
 
 def _weighted(node: Node, ctx: Context, found: Anchors, out: Signal) -> Anchors:
@@ -110,7 +115,7 @@ def _convolution(node: Node, ctx: Context, out: Signal) -> Anchors | None:
         return None if first is None else _weighted(node, ctx, coarser(first, out.shape[2:]), out)
     square, drawn = (1.0, 0.0) if out.taps is None else (out.taps.square, out.taps.drawn)
     taps = [_reach(*setting) for setting in zip(kernel, dilation, stride, strict=True)]
-    noise = x.anchors.noise * square + drawn * float(x.anchors.own.mean()) ** 2
+    noise = x.anchors.noise * square + drawn * _varied(x, x.anchors) ** 2
     found = coarser(replace(shifted(x.anchors, taps, x.shape[2:], any(before)), noise=noise), out.shape[2:])
     if weight.balanced and int(node.arguments["groups"]) == 1:
         found = _unshared(x, found, float(out.second.mean() / weight.second.mean().clamp_min(1e-300)), weight.shape[1:])

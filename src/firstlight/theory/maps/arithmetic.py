@@ -21,7 +21,7 @@ from firstlight.theory.axes import Axes, main_kind, resized
 from firstlight.theory.elementwise import IDENTITY, Elementwise, aten, derivative
 from firstlight.theory.maps.pointwise import apply, of_function, shown, through
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of, with_maps
-from firstlight.theory.mixture import fitting, summed
+from firstlight.theory.mixture import fitting, summed, times
 from firstlight.theory.signal import Coefficient, Gradient, Near, Signal, scalar
 
 _SCALAR = {
@@ -161,7 +161,7 @@ def reduced(g: Gradient, x: Signal, shape: tuple[int, ...], axes: Axes) -> Gradi
     """The gradient by an operand that was broadcast: a sum over its copies, which agree between sites by `far`."""
     lead = len(shape) - len(x.shape)
     full = (1,) * lead + x.shape
-    second, far = g.second, g.far
+    second, far, profile = g.second, g.far, g.profile
     summed = [d for d in range(len(shape)) if full[d] == 1 and shape[d] > 1]
     sites = [d for d in summed if main_kind(axes[d]) == "s"]
     for d in summed:
@@ -169,7 +169,10 @@ def reduced(g: Gradient, x: Signal, shape: tuple[int, ...], axes: Axes) -> Gradi
         second, far = (m.mean(d, keepdim=True) for m in (second, far))
         second = n * (second + (n - 1) * far) if d in sites else n * second
         far = n * n * far if d in sites else n * far
-    return g.moved(second.reshape(second.shape[lead:]), far.reshape(far.shape[lead:]))
+        profile = None if profile is None else profile.mean(d, keepdim=True)
+    if profile is not None:
+        profile = profile.reshape(profile.shape[lead:])
+    return replace(g.moved(second.reshape(second.shape[lead:]), far.reshape(far.shape[lead:])), profile=profile)
 
 
 def _frame(ctx: Context, a: Signal, b: Signal, shape: tuple[int, ...]) -> Axes:
@@ -284,7 +287,10 @@ def _by_factor(g: Gradient, partner: Signal, operand: Signal, shape: tuple[int, 
         far = far + g.along * partner.variance
     elif g.along is not None:
         along = g.along * partner.second  # x and x · gate are one standardized signal
-    return replace(g.moved(g.second * partner.second, far), spread=g.spread + partner.spread, along=along)
+    profile = times(g.profile, fitting(partner.profile, shape))
+    return replace(
+        g.moved(g.second * partner.second, far), spread=g.spread + partner.spread, along=along, profile=profile
+    )
 
 
 @rule("glu")

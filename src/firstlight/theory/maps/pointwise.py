@@ -19,6 +19,7 @@ from firstlight.theory.elementwise import IDENTITY, Elementwise, aten, derivativ
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of
 from firstlight.theory.maps.weights import sharing
 from firstlight.theory.mixture import fitting, mixed
+from firstlight.theory.mixture import times as product
 from firstlight.theory.signal import Gradient, Signal
 
 _SAME = ("clone", "contiguous", "detach", "alias", "to", "type_as", "lift_fresh_copy", "float", "_to_copy")
@@ -67,14 +68,16 @@ def _excess(fourth: Floats, second: Floats) -> float:
 
 def through(base: Signal, f: Elementwise, g: Gradient, ctx: Context) -> Gradient:
     """The gradient by `base` of what arrives as `g` at ``f(base)``."""
-    found = mixed(base, f)
+    found = mixed(base, f, g.profile)
     chi, pair, tilt = (found.map(v) for v in (found.chi, found.slope_far, found.tilt))
     noise = max(_excess(found.chi_fourth, found.chi), 0.0) * sharing(base, ctx.batch) / max(1, base.channels())
     second = g.second * chi
     if g.echo is not None:  # the part that goes with f² meets f'² where f is large
         second = second + g.echo * (found.map(found.echo) - chi)
     apart = g.other * float((found.slope**2).mean())  # samples have next to nothing in common
-    return Gradient(second, g.far * pair, g.spread + noise, g.far * tilt, other=apart)
+    return Gradient(
+        second, g.far * pair, g.spread + noise, g.far * tilt, other=apart, profile=product(g.profile, found.steep)
+    )
 
 
 def apply(node: Node, ctx: Context, x: Signal, f: Elementwise) -> Step:
@@ -117,7 +120,7 @@ def shown(signal: Signal, slope: Elementwise | None, g: Gradient) -> list[Flow]:
         if argument is base:
             continue
         by_argument = own if slope is None else times(slope, own)
-        found = mixed(base, by_argument)
+        found = mixed(base, by_argument, g.profile)
         flows += [(argument.name, g.scaled(found.map(found.second)), False), *shown(argument, by_argument, g)]
     return flows
 

@@ -23,7 +23,7 @@ from firstlight.theory.elementwise import IDENTITY
 from firstlight.theory.gaussian import grid
 from firstlight.theory.maps.pointwise import slope_of
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of, with_maps
-from firstlight.theory.maps.windows import Window, each
+from firstlight.theory.maps.windows import Window, each, scattered
 from firstlight.theory.mixture import even, fitting
 from firstlight.theory.signal import Gradient, Near, Signal, scalar
 from firstlight.theory.taps import averaged, closeness, to_middle
@@ -86,16 +86,9 @@ def average(node: Node, ctx: Context) -> Step:
     def pull(g: Gradient) -> list[Flow]:
         reads = window.scatter(1 / counted**2 * g.second)
         several = window.scatter(torch.ones_like(g.second))
-        return [
-            (
-                x.name,
-                g.moved(
-                    reads + (several - 1).clamp_min(0) * window.scatter(g.far / counted**2),
-                    _flat(g.far, window, counted),
-                ),
-                True,
-            )
-        ]
+        second = reads + (several - 1).clamp_min(0) * window.scatter(g.far / counted**2)
+        back = g.moved(second, _flat(g.far, window, counted))
+        return [(x.name, replace(back, profile=scattered(g.profile, window)), True)]
 
     return Step(ctx.register(out), pull)
 
@@ -186,13 +179,15 @@ def over(
     out = replace(with_maps(x, node, axes, maps), near=None, profile=fitting(profile, shape))
 
     def pull(g: Gradient) -> list[Flow]:
-        second, far = g.second, g.far
+        second, far, uneven = g.second, g.far, g.profile
         if dropped:
             for d in dims:
                 second, far = second.unsqueeze(d), far.unsqueeze(d)
+                uneven = None if uneven is None else uneven.unsqueeze(d)
         second, far = (_spread_out(m, dims, x.shape) * scale**2 / n**2 for m in (second, far))
         whole = all(p == x.shape[d] for d, p in zip(dims, parts, strict=True))
-        return [(x.name, g.moved(second, second if whole and sites > 1 else far), True)]
+        back = g.moved(second, second if whole and sites > 1 else far)
+        return [(x.name, replace(back, profile=None if uneven is None else _spread_out(uneven, dims, x.shape)), True)]
 
     return Step(ctx.register(out), pull)
 
@@ -244,7 +239,8 @@ def maximum(node: Node, ctx: Context) -> Step | None:
         second = (g.second.mean() + _same_winner(window, shape) * g.far.mean()) * outputs / inputs
         far = g.far.mean() * (outputs / inputs) ** 2
         rank = (1,) * len(x.shape)
-        back = g.moved(second.reshape(rank), far.reshape(rank))
+        uneven = scattered(g.profile, window) if window else None
+        back = replace(g.moved(second.reshape(rank), far.reshape(rank)), profile=uneven)
         if x.root is x:
             return [(x.name, back, True)]
         return [(x.root.name, back.scaled(chi), True), (x.name, back, False)]

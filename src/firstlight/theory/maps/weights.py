@@ -23,7 +23,7 @@ from firstlight.theory import spectrum
 from firstlight.theory.anchors import centred
 from firstlight.theory.axes import Axes, main_kind, size
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
-from firstlight.theory.maps.windows import Window, each, leading_padding
+from firstlight.theory.maps.windows import Window, each, leading_padding, scattered
 from firstlight.theory.mixture import even, fitting
 from firstlight.theory.signal import Gradient, Near, Signal
 from firstlight.theory.taps import Taps, closeness, independent, of_pixels, taps
@@ -159,12 +159,13 @@ def returned(g: Gradient, weights: Taps) -> Gradient:
     return replace(back.scaled(weights.returned(alike)), along=back.along)
 
 
-def _echo(along: Tensor, x: Signal, y: Signal, gain: float) -> Tensor:
+def _echo(along: Tensor, x: Signal, y: Signal, gain: Tensor) -> Tensor:
     """What a depthwise convolution gives back of its own input.
 
     A gradient ``g(y)`` that depends on ``y = Σ w_k x_k`` grows by ``g' w_k x`` where a tap reads ``x``, and comes back
-    through the same tap: ``Σ_k w_k g_k`` has the part ``x Σ w² E g'``. Over many output channels such parts cancel;
-    over one they do not. Stein: ``E g' = E g ŷ/σ``, which `along` holds for two sites, as different taps are.
+    through the same tap: ``Σ_k w_k g_k`` has the part ``x Σ w² E g'``, over the taps that read it (`gain`: one of them
+    in each stride). Over many output channels such parts cancel; over one they do not. Stein: ``E g' = E g ŷ/σ``, which
+    `along` holds for two sites, as different taps are.
     """
     terms = max(y.fan, 1.0)
     return (
@@ -255,8 +256,10 @@ def convolution(node: Node, ctx: Context) -> Step | None:
         back = returned(g, free)
         second, far = (_by_group(m, groups, x.shape[1]) * factor for m in (back.second, back.far))
         found = back.moved(window.scatter(second), window.pair_scatter(far))
+        found = replace(found, profile=scattered(back.profile, window))
         if per_group == 1 and back.along is not None:
-            echo = _echo(back.along, x, signal, inside * terms * _pulled(weight)) * shape_of(node)[1] / groups
+            reads = window.scatter(torch.ones((1,) * len(x.shape), dtype=torch.float64))
+            echo = _echo(back.along, x, signal, reads * _pulled(weight)) * shape_of(node)[1] / groups
             found = replace(found, second=found.second + echo, echo=echo)
         return [(x.name, found, True)]
 
@@ -293,7 +296,12 @@ def transposed(node: Node, ctx: Context) -> Step | None:
     def pull(g: Gradient) -> list[Flow]:
         g = g.before_weights()
         second, far = (_by_group(m, groups, x.shape[1]) * factor for m in (g.second, g.far))
-        return [(x.name, g.moved(window.sum(second), window.pair_sum(far)), True)]
+        back = g.moved(window.sum(second), window.pair_sum(far))
+        if g.profile is not None:
+            back = replace(
+                back, profile=even(window.sum(g.profile) / window.sum(torch.ones_like(g.profile)).clamp_min(1e-9))
+            )
+        return [(x.name, back, True)]
 
     return Step(signal, pull, local=_spread(x, signal, ctx.batch, shape_of(node)[1]))
 

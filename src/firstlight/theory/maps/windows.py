@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstlight.theory.mixture import even
+
 
 @lru_cache(maxsize=1024)
 def _matrices(n: int, out: int, kernel: int, stride: int, before: int, dilation: int, spread: bool) -> Tensor:
@@ -75,6 +77,19 @@ class Window:
         for stride in self.stride:
             thin /= stride
         return _along(values, self.pairs, adjoint=True) * thin
+
+
+def scattered(profile: Tensor | None, window: Window) -> Tensor | None:
+    """A gradient's profile at the inputs of a window, which collect from those that read them.
+
+    How many read an input is no part of it: where none does, as between the taps of a stride, the nearest stands.
+    """
+    if profile is None:
+        return None
+    reads = window.scatter(torch.ones_like(profile))
+    found = window.scatter(profile)
+    nearest = torch.nn.functional.interpolate(profile, size=tuple(found.shape[2:]), mode="nearest")
+    return even(torch.where(reads > 0, found / reads.clamp_min(1e-9), nearest))
 
 
 def _along(values: Tensor, matrices: list[Tensor], *, adjoint: bool) -> Tensor:
