@@ -176,6 +176,7 @@ class Gradient:
         tied: how much of `second` is owed to the size of the weights just before, by whose norm a normalization has
             divided: ``E 1/|w|²`` over ``1/E |w|²``. The weights, of that same norm, take it away again.
         echo: what part of `second` is proportional to the square of the signal itself.
+        rows: E g g' of two elements that differ along the last dimension only, over E g²; ``None`` when unknown.
         other: E g g' between two samples, same channel. Samples have gradients of their own, but batch norm takes the
             mean over all away, and leaves what is less than nothing in common; layers that are linear keep that.
         profile: how much larger or smaller `second` is at each sample and site, as in `Signal`; ``None`` when even.
@@ -188,6 +189,7 @@ class Gradient:
     tied: float = 1.0
     echo: Tensor | None = None
     other: float = 0.0
+    rows: float | None = None
     profile: Tensor | None = None
 
     def __add__(self, other: "Gradient") -> "Gradient":
@@ -212,12 +214,12 @@ class Gradient:
         """The same gradient with other maps: by another tensor, whose overlap with the signal is not known."""
         if self.other:
             grown = float(second.mean()) / max(float(self.second.mean()), 1e-300)
-            return replace(self, second=second, far=far, along=None, echo=None, other=self.other * grown)
-        return replace(self, second=second, far=far, along=None, echo=None)
+            return replace(self, second=second, far=far, along=None, echo=None, rows=None, other=self.other * grown)
+        return replace(self, second=second, far=far, along=None, echo=None, rows=None)
 
     def scaled(self, factor: "float | Tensor", spread: float = 0.0) -> "Gradient":
         """Multiplied, in the second moment, by `factor`, whose logarithm varies by `spread`."""
-        return replace(self.moved(self.second * factor, self.far * factor), spread=self.spread + spread)
+        return replace(self.moved(self.second * factor, self.far * factor), spread=self.spread + spread, rows=self.rows)
 
     def before_weights(self) -> "Gradient":
         """Without what the size of the weights just before has added."""
@@ -238,6 +240,13 @@ def compress(full: Tensor) -> Tensor:
             if small.stride(dim) == 0 or bool((small == first).all()):
                 small = first
     return small.contiguous() if small is full else small.clone(memory_format=torch.contiguous_format)
+
+
+def like_most(sizes: Tensor) -> Tensor:
+    """Which places are like nearly all others in size; where sizes differ everywhere, within a factor of four."""
+    ratio = sizes / sizes.median().clamp_min(1e-300)
+    alike = (ratio - 1).abs() <= 1e-3
+    return alike if float(alike.double().mean()) > 0.9 else (ratio > 0.25) & (ratio < 4)
 
 
 def fresh(

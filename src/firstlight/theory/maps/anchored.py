@@ -302,6 +302,8 @@ def _attended(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     n, p = v.anchors.samples, v.anchors.places
     means = v.anchors.between_samples(v.sites())
     _, second, far, _ = out.scalars()
+    if out.sites() == 1:
+        return Anchors(means, torch.full((n,), second, dtype=torch.float64), n, ())
     values = means.repeat_interleave(p, 0).repeat_interleave(p, 1)
     same = torch.block_diag(*[torch.ones(p, p, dtype=torch.float64)] * n)
     values = values + same * (far - float(v.far.mean()))

@@ -22,7 +22,7 @@ from firstlight.theory.elementwise import IDENTITY, Elementwise, aten, derivativ
 from firstlight.theory.maps.pointwise import apply, of_function, shown, through
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of, with_maps
 from firstlight.theory.mixture import fitting, summed, times
-from firstlight.theory.signal import Coefficient, Gradient, Near, Signal, scalar
+from firstlight.theory.signal import Coefficient, Gradient, Near, Signal, like_most, scalar
 
 _SCALAR = {
     "add": lambda c: Elementwise(f"+{c}", lambda z: z + c),
@@ -163,6 +163,8 @@ def reduced(g: Gradient, x: Signal, shape: tuple[int, ...], axes: Axes) -> Gradi
     full = (1,) * lead + x.shape
     second, far, profile = g.second, g.far, g.profile
     summed = [d for d in range(len(shape)) if full[d] == 1 and shape[d] > 1]
+    if not summed and not lead:
+        return replace(g, along=None, echo=None)
     sites = [d for d in summed if main_kind(axes[d]) == "s"]
     for d in summed:
         n = shape[d]
@@ -194,7 +196,15 @@ def _shared(ctx: Context, x: Signal, y: Signal, *, alike: bool) -> tuple[Tensor,
     sizes = (x.variance * y.variance).sqrt()
     correlation = min(max(own / max(float(sizes.mean()), 1e-300), -1.0), 1.0)
     far, other = (scalar(k, sizes.dim()) for k in apart)
-    return sizes * correlation, far, other
+    return sizes * correlation * _tokens(sizes, x.axes), far, other
+
+
+def _tokens(sizes: Tensor, axes: Axes) -> Tensor:
+    """Where in a sequence what is known on average holds: not at a few tokens of another size than all others."""
+    places = [d for d, axis in enumerate(axes) if main_kind(axis) == "s" and sizes.shape[d] > 1]
+    if len(places) != 1:
+        return scalar(1.0, sizes.dim())
+    return like_most(sizes.mean([d for d in range(sizes.dim()) if d != places[0]], keepdim=True)).double()
 
 
 def total(node: Node, ctx: Context, a: Signal, b: Signal, alpha: float) -> Step:

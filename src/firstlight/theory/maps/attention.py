@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from firstlight.graph import Node
@@ -75,12 +76,18 @@ def softmax(node: Node, ctx: Context) -> Step | None:
     alone = size(x.axes, "s") == max(size(x.axes, "s", [dim]), 1) and not (x.rows is not None)
 
     def pull(g: Gradient) -> list[Flow]:
-        """What the gradients of one softmax share cancels, as its weights sum to one: `far`, when it has all sites."""
+        """What the gradients of one softmax share cancels, as its weights sum to one: `far`, when it has all sites.
+
+        Two softmaxes with gradients alike keep of that what their weights have in common.
+        """
         factor = _jacobian(variance, tokens) / tokens
+        free = 1.0 if g.rows is None else max(1 - g.rows, 0.0)
+        second, far = g.second * free * factor, g.far * free * factor * (shared / p)
         if alone and tokens > 1:
             second = (g.second - g.far).clamp_min(0) * factor
-            return [(x.name, g.moved(second, -second / (tokens - 1)), True)]
-        return [(x.name, g.scaled(factor), True)]
+            far = -second / (tokens - 1)
+        sums_to_zero = -1 / (tokens - 1) if dim == rank - 1 and tokens > 1 else None
+        return [(x.name, replace(g.moved(second, far), rows=sums_to_zero), True)]
 
     return Step(ctx.register(out), pull)
 
@@ -166,23 +173,69 @@ def of_signals(node: Node, ctx: Context, a: Signal, b: Signal, axes: Axes) -> St
     out = with_maps(replace(a, near=None), node, resized(axes, shape_of(node)), maps)
     out = replace(out, spread=a.spread + b.spread, rows=scalar(rows, rank) if a.simplex != -1 else None)
     ctx.register(out)
-    return Step(out, lambda g: _back(g, a, b, n, qa, qb, pb))
+    return Step(out, lambda g: _back(g, a, b, pa, pb))
 
 
-def _back(g: Gradient, a: Signal, b: Signal, n: int, qa: float, qb: float, pair_b: float) -> list[Flow]:
-    """To ``a``: a sum over columns, and softmax subtracts what all keys share; to ``b``: a sum over rows."""
-    p, far = float(g.second.mean()), float(g.far.mean())
+def _back(g: Gradient, a: Signal, b: Signal, pair_a: float, pair_b: float) -> list[Flow]:
+    """To ``a``: a sum over columns, ``Σ_j g_ij b_kj``; to ``b``: a sum over rows, ``Σ_i a_ik g_ij``.
+
+    In both, gradients of two columns (rows) pair with the other operand's. Those of logits sum to zero over the keys,
+    so that what all keys share is nothing to a query; but keys and values are projections of the same tokens, whose
+    overlaps ``1/√C`` add up over all keys.
+    """
     rows, columns = a.shape[-2], b.shape[-1]
-    shared = pair_b if a.simplex == -1 else 0.0
-    to_a = p * columns * (qb - shared) * (1 if a.simplex == -1 else 1 + (columns - 1) / _directions(b))
-    row = float(pair_along(a, len(a.shape) - 2).mean())
-    to_b = p * rows * qa + far * rows * (rows - 1) * row
-    flows = []
-    for x, value in ((a, to_a), (b, to_b)):
-        rank = len(x.shape)
-        alike = value * min(max(far / p, 0.0), 1.0) if x is a and a.simplex == -1 and p > 0 else 0.0
-        flows.append((x.name, Gradient(scalar(value, rank), scalar(alike, rank), g.spread + x.spread), True))
-    return flows
+    qa, qb = float(a.second.mean()), float(b.second.mean())
+    row, column = float(pair_along(a, len(a.shape) - 2).mean()), float(pair_along(b, len(b.shape) - 1).mean())
+    p, far = by_row(g.second), by_row(g.far)
+    mean, between = float(p.mean()), pair_of_rows(g.far, rows) if main_kind(a.axes[-2]) == "s" else 0.0
+    across = columns_alike(g, a, b)
+    to_a = p * columns * (qb + (columns - 1) * across * column)
+    if a.simplex != -1:
+        to_a = to_a * (1 + (columns - 1) / _directions(b))
+    to_b = rows * (mean * qa + (rows - 1) * between * row)
+    far_a = to_a * (far / p.clamp_min(1e-300)).clamp(-1, 1) if main_kind(a.axes[-2]) == "s" else torch.zeros_like(to_a)
+    if main_kind(b.axes[-2]) == "s":
+        far_b = rows * (mean * pair_a + (rows - 1) * between * (1 / a.shape[-1] ** 2 if a.simplex == -1 else row))
+    else:
+        far_b = across * to_b
+    spread = [g.spread + x.spread for x in (a, b)]
+    return [
+        (
+            a.name,
+            Gradient(_of_rank(to_a, a), _of_rank(far_a, a), spread[0], rows=pair_b / qb if qb > 0 else None),
+            True,
+        ),
+        (b.name, Gradient(scalar(to_b, len(b.shape)), scalar(min(far_b, to_b), len(b.shape)), spread[1]), True),
+    ]
+
+
+def columns_alike(g: Gradient, a: Signal, b: Signal) -> float:
+    """``E g g'`` of two columns of a product over ``E g²``."""
+    if g.rows is not None:
+        return g.rows
+    if main_kind(b.axes[-1]) == "s" and main_kind(a.axes[-2]) != "s":
+        return float(g.far.mean()) / max(float(g.second.mean()), 1e-300)
+    return 0.0
+
+
+def by_row(values: Tensor) -> Tensor:
+    """A map averaged over all dimensions but the last but one: the class token's row stays apart from the others'."""
+    return values.mean([d for d in range(values.dim()) if d != values.dim() - 2], keepdim=True)
+
+
+def pair_of_rows(far: Tensor, rows: int) -> float:
+    """The average of `far` over pairs of different rows: ``√f √f'``, so that one row alone has no partner."""
+    per_row = by_row(far)
+    if per_row.numel() != rows or rows < 2:
+        return float(per_row.mean())
+    f = per_row.clamp_min(0)
+    return float((f.sqrt().sum() ** 2 - f.sum()) / (rows * (rows - 1)))
+
+
+def _of_rank(values: Tensor, x: Signal) -> Tensor:
+    """A map over rows, with as many dimensions as `x`; its mean where they are others."""
+    fits = values.dim() == len(x.shape)
+    return values if fits else values.mean().reshape((1,) * len(x.shape))
 
 
 @dataclass(frozen=True)
@@ -249,21 +302,32 @@ def fused(node: Node, ctx: Context) -> Step | None:
     def pull(g: Gradient) -> list[Flow]:
         """``dv_j = Σ_i a_ij g_i``; ``dl_ij = a_ij (g_i·v_j - Σ a g·v)``, ``dq_i = scale Σ_j dl_ij k_j``; k like q."""
         width = v.shape[-1]
-        gq, gf = float(g.second.mean()), float(g.far.mean())
+        gq, gf = by_row(g.second), by_row(g.far)
+        mean, between = float(gq.mean()), pair_of_rows(g.far, queries)
         ratio = queries / tokens
-        to_v = ratio * (p * gq + (queries - 1) * alike * gf)
+        to_v = ratio * (p * mean + (queries - 1) * alike * between)
         soft = seen.mean(lambda n: _jacobian(logits, n))
         slope = width * free * factor**2
         # Keys and values are two projections of the same tokens, whose overlaps 1/√C add up over T of them.
-        to_q = slope * soft * gq * apart * (1 + (tokens - 1) / _directions(k))
-        to_k = slope * ratio * soft * (gq * qq + (queries - 1) * gf * far_q * alike / p)
-        pair = ratio * (gq / tokens + (queries - 1) / tokens * gf)
-        flows = [(q, to_q, 0.0), (k, to_k, 0.0), (v, to_v, min(pair, to_v))]
-        if mask is not None:
-            flows.append((mask, width * free * soft * gq / tokens, 0.0))
-        return [
-            (x.name, Gradient(scalar(value, len(x.shape)), scalar(far, len(x.shape)), g.spread + v.spread), True)
-            for x, value, far in flows
+        overlap = (tokens - 1) / _directions(k)
+        to_q = slope * soft * apart * (1 + overlap) * gq
+        alike_q = (alike / p + overlap) / (1 + overlap)  # two queries' weights differ, their keys and values do not
+        to_k = slope * ratio * soft * (mean * qq + (queries - 1) * between * far_q * alike / p)
+        pair = ratio * (mean / tokens + (queries - 1) / tokens * between)
+        far_to_q = to_q * (gf / gq.clamp_min(1e-300)).clamp(-1, 1) * alike_q
+        rank_k, rank_v = (len(x.shape) for x in (k, v))
+        spread = g.spread + v.spread
+        flows = [
+            (q.name, Gradient(_of_rank(to_q, q), _of_rank(far_to_q, q), spread), True),
+            # What a query gives to all its keys together is nothing.
+            (k.name, Gradient(scalar(to_k, rank_k), scalar(-to_k / max(tokens - 1, 1), rank_k), spread), True),
+            (v.name, Gradient(scalar(to_v, rank_v), scalar(min(pair, to_v), rank_v), spread), True),
         ]
+        if mask is not None:
+            by_mask = width * free * soft * mean / tokens
+            flows.append(
+                (mask.name, Gradient(scalar(by_mask, len(mask.shape)), scalar(0.0, len(mask.shape)), spread), True)
+            )
+        return flows
 
     return Step(out, pull)

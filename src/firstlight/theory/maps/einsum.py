@@ -110,14 +110,12 @@ def _of_signals(node: Node, ctx: Context, a: Signal, b: Signal, letters: _Letter
 
     def pull(g: Gradient) -> list[Flow]:
         ranks = {a.name: len(a.shape), b.name: len(b.shape)}
-        return [
-            (
-                name,
-                replace(f, second=scalar(float(f.second), ranks[name]), far=scalar(float(f.far), ranks[name])),
-                carries,
-            )
-            for name, f, carries in step.pull(g)
-        ]
+        even = replace(g, second=scalar(float(g.second.mean()), 2), far=scalar(float(g.far.mean()), 2))
+        flows = []
+        for name, f, carries in step.pull(even):
+            second, far = (scalar(float(m), ranks[name]) for m in (f.second, f.far))
+            flows.append((name, replace(f, second=second, far=far), carries))
+        return flows
 
     return replace(step, pull=pull)
 

@@ -26,7 +26,7 @@ from firstlight.graph import Node
 from firstlight.theory.axes import label, main_kind, size
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, with_maps
 from firstlight.theory.mixture import about_mean
-from firstlight.theory.signal import Coefficient, Gradient, Near, Signal
+from firstlight.theory.signal import Coefficient, Gradient, Near, Signal, like_most
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +155,20 @@ def _own_sites(x: Signal, group: Group, alike: float) -> float:
     return min(uneven * max(close, 1 / group.sites) + apart, 1.0)
 
 
-def _over_places(x: Signal, group: Group) -> float:
+def _over_places(x: Signal, group: Group) -> float | Tensor:
     """``E 1/σ² · E σ²`` over places that are normalized apart and differ in size."""
     if x.anchors is not None and x.anchors.grid and group.sites == 1:
         size = (x.anchors.own - float((x.mean**2).mean())).clamp_min(1e-3 * float(x.anchors.own.mean()))
-        return float(size.mean() * (1 / size).mean())
+        return torch.where(_of_the_data(x, group), size.mean() * (1 / size).mean(), 1.0)
     if x.profile is None:
         return 1.0
     own = x.profile.mean([d for d in group.dims if d < x.profile.dim()], keepdim=True)
     return float((own.mean() / own.clamp_min(1e-3 * float(own.mean()))).mean())
+
+
+def _of_the_data(x: Signal, group: Group) -> Tensor:
+    """Which sites the anchors stand for: all but a few that have a moment of their own, as a class token has."""
+    return like_most(group.average(x.second))
 
 
 def _over_numbers(x: Signal, group: Group, level: float) -> tuple[float, float]:

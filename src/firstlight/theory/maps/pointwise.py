@@ -9,6 +9,7 @@ is multiplied by the slope of the composition, which the product of the steps' o
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -75,20 +76,32 @@ def through(base: Signal, f: Elementwise, g: Gradient, ctx: Context) -> Gradient
     if g.echo is not None:  # the part that goes with f² meets f'² where f is large
         second = second + g.echo * (found.map(found.echo) - chi)
     apart = g.other * float((found.slope**2).mean())  # samples have next to nothing in common
-    return Gradient(
-        second, g.far * pair, g.spread + noise, g.far * tilt, other=apart, profile=product(g.profile, found.steep)
-    )
+    rows = g.rows if _multiple(f) is not None else None
+    profile = product(g.profile, found.steep)
+    return Gradient(second, g.far * pair, g.spread + noise, g.far * tilt, other=apart, rows=rows, profile=profile)
 
 
 def apply(node: Node, ctx: Context, x: Signal, f: Elementwise) -> Step:
     """One elementwise function of one signal."""
     whole, base = f.after(x.function), x.root
     signal = replace(of_function(node, ctx, base, whole), steps=((x, slope_of(f, x.function)),))
+    factor = _multiple(f)
+    if factor is not None:
+        rows = None if x.rows is None else x.rows * factor**2
+        signal = replace(signal, rows=rows, simplex=x.simplex if factor == 1 else 0)
 
     def pull(g: Gradient) -> list[Flow]:
         return [(base.name, through(base, whole, g, ctx), True), *shown(signal, None, g)]
 
     return Step(signal, pull)
+
+
+@lru_cache(maxsize=1024)
+def _multiple(f: Elementwise) -> float | None:
+    """``c`` of ``f(z) = c z``; ``None`` for any other function."""
+    zero, one, minus, three = f.call(torch.tensor([0.0, 1.0, -1.0, 3.0], dtype=torch.float64)).tolist()
+    linear = zero == 0 and minus == -one and math.isclose(three, 3 * one, rel_tol=1e-12)
+    return float(one) if linear else None
 
 
 def slope_of(outer: Elementwise, inner: Elementwise | None) -> Elementwise:

@@ -6,6 +6,7 @@ same call, taken by automatic differentiation.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from firstlight.theory.maps.arithmetic import aligned, mixed, reduced
 from firstlight.theory.maps.pointwise import apply
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.mixture import fitting, summed
-from firstlight.theory.signal import Gradient, Signal, compress
+from firstlight.theory.signal import Coefficient, Gradient, Signal, compress
 from firstlight.theory.taps import closeness
 
 _PERMUTING = frozenset(
@@ -29,6 +30,7 @@ _PERMUTING = frozenset(
 _RESHAPING = frozenset(
     {"view", "reshape", "unflatten", "flatten", "squeeze", "unsqueeze", "view_as", "reshape_as", "_unsafe_view"}
 )
+_NEARLY_ALL = 0.9
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19)
 
 
@@ -88,6 +90,12 @@ def arrange(node: Node, ctx: Context) -> Step | None:
         return None
     zero_fill = node.function in ("constant_pad_nd", "pad", "tril", "triu", "im2col")
     maps = [_mapped(node, x, m, None, zero_fill) for m in x.maps()]
+    if node.function in (
+        "slice",
+        "select",
+        "narrow",
+    ):  # `far` and `other` are known on average: of a token, at most this
+        maps[2:] = [torch.minimum(m, maps[1]) for m in maps[2:]]
     axes = _axes(node, x, ctx.batch)
     out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x))
     kept = node.function in REARRANGEMENT and math.prod(shape_of(node)) == math.prod(x.shape)
@@ -96,16 +104,48 @@ def arrange(node: Node, ctx: Context) -> Step | None:
         out = replace(out, rows=None if x.rows is None else x.rows.mean().reshape((1,) * len(axes)))
     elif node.function.startswith("upsample"):
         out = replace(out, near=None)
+    elif node.function in ("slice", "narrow"):
+        out = replace(out, terms={**_parts_of(node, ctx, x), node.name: 1.0})
     ctx.register(out)
 
     def pull(g: Gradient) -> list[Flow]:
+        rows = g.rows if kept and shape_of(node)[-1:] == x.shape[-1:] else None
         if kept and g.second.numel() == 1 and g.far.numel() == 1:
             rank = (1,) * len(x.shape)
-            return [(x.name, g.moved(g.second.reshape(rank), g.far.reshape(rank)), True)]
-        second, far = (_adjoint(node, x, m, None) for m in (g.second, g.far))
-        return [(x.name, g.moved(second, far), True)]
+            second, far = g.second.reshape(rank), g.far.reshape(rank)
+        else:
+            second, far = (_adjoint(node, x, m, None) for m in (g.second, g.far))
+        return [(x.name, replace(g.moved(second, far), rows=rows), True)]
 
     return Step(out, pull)
+
+
+def _parts_of(node: Node, ctx: Context, x: Signal) -> dict[str, Coefficient]:
+    """The sources of a slice that has nearly all of a tensor: those parts of the tensor's own, `_joined` puts together.
+
+    What most of a tensor is on average its few others are not: of a class token's slice nothing is known.
+    """
+    dim = int(node.arguments["dim"]) % len(x.shape)
+    start, size = int(node.arguments["start"] or 0), shape_of(node)[dim]
+    if size < _NEARLY_ALL * x.shape[dim] or int(node.arguments.get("step", 1)) != 1:
+        return {}
+    found = {}
+    for source, c in x.terms.items():
+        part = f"{source}[{dim}:{start % x.shape[dim]}:{x.shape[dim]}]"
+        ctx.leaves[part] = ctx.leaves[source]
+        found[part] = c
+    return found
+
+
+def _joined(dim: int, parts: Sequence[Signal], size: int) -> dict[str, Coefficient]:
+    """The sources of a slice that is put back in its place among others."""
+    start, found = 0, {}
+    for p in parts:
+        if p.shape[dim] >= _NEARLY_ALL * size:
+            end = f"[{dim}:{start}:{size}]"
+            found = {source.removesuffix(end): c for source, c in p.terms.items() if source.endswith(end)}
+        start += p.shape[dim]
+    return found
 
 
 def _profile(node: Node, x: Signal) -> Tensor | None:
@@ -192,7 +232,10 @@ def join(node: Node, ctx: Context) -> Step:
     spread = sum((w / total) ** 2 * p.spread for w, p in zip(weights, parts, strict=True))
     near = mixed(parts, [float(n) for n in sizes])
     profile = None if stacked else fitting(summed([(p.profile, w) for p, w in zip(parts, weights, strict=True)]), shape)
-    out = ctx.register(replace(with_maps(frame, node, axes, maps), spread=spread, near=near, profile=profile))
+    out = replace(with_maps(frame, node, axes, maps), spread=spread, near=near, profile=profile)
+    if not stacked:
+        out = replace(out, terms={**_joined(dim, parts, shape[dim]), node.name: 1.0})
+    ctx.register(out)
 
     def pull(g: Gradient) -> list[Flow]:
         flows: list[Flow] = []
