@@ -13,6 +13,7 @@ from firstlight.theory.inputs import WHITE_NOISE, InputMoments
 from firstlight.theory.leaves import Drawn, leaf
 from firstlight.theory.maps import RULES, Context, Step
 from firstlight.theory.maps.anchored import follow
+from firstlight.theory.maps.filtered import filtered
 from firstlight.theory.maps.registry import Flow, shape_of, with_maps
 from firstlight.theory.mixture import fitting
 from firstlight.theory.prediction import NodePrediction, Prediction
@@ -141,11 +142,11 @@ def _step(node: Node, context: Context) -> Step:
     signal = follow(node, context, step.signal)
     signal = replace(signal, spread=signal.spread + step.local, fresh=signal.fresh + step.local)
     if signal.anchors is None:
-        return replace(step, signal=signal)
+        return filtered(node, context, replace(step, signal=signal))
     if signal.terms.get(node.name) is not None:  # a source of its own, whose covariances the anchors have set
         context.leaves.pop(node.name, None)
         context.register(signal)
-    return replace(step, signal=signal)
+    return filtered(node, context, replace(step, signal=signal))
 
 
 def _opaque(node: Node, context: Context, reason: str) -> Step:

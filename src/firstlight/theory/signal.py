@@ -22,6 +22,7 @@ from firstlight.theory.elementwise import Elementwise
 
 if TYPE_CHECKING:
     from firstlight.theory.anchors import Anchors
+    from firstlight.theory.filters import Filters, Response
     from firstlight.theory.taps import Taps
 
 Near: TypeAlias = Floats
@@ -65,6 +66,7 @@ class Signal:
         read: the same of what the weights before it have read.
         kurtosis: E (w - E w)⁴ over the squared variance, of the elements of a parameter; 3 for a normal distribution.
         anchors: the kernel between chosen places of real data; ``None`` when the data are not known, or not followed.
+        filters: what each channel is of one channel of an earlier signal; ``None`` when it is none's own.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Signal:
     read: float = math.inf
     kurtosis: float = 3.0
     anchors: "Anchors | None" = None
+    filters: "Filters | None" = None
 
     @property
     def variance(self) -> Tensor:
@@ -177,6 +180,7 @@ class Gradient:
             divided: ``E 1/|w|²`` over ``1/E |w|²``. The weights, of that same norm, take it away again.
         echo: what part of `second` is proportional to the square of the signal itself.
         rows: E g g' of two elements that differ along the last dimension only, over E g²; ``None`` when unknown.
+        response: the filters through which it came from a norm of uneven channels; ``None`` when there are none.
         other: E g g' between two samples, same channel. Samples have gradients of their own, but batch norm takes the
             mean over all away, and leaves what is less than nothing in common; layers that are linear keep that.
         profile: how much larger or smaller `second` is at each sample and site, as in `Signal`; ``None`` when even.
@@ -190,6 +194,7 @@ class Gradient:
     echo: Tensor | None = None
     other: float = 0.0
     rows: float | None = None
+    response: "Response | None" = None
     profile: Tensor | None = None
 
     def __add__(self, other: "Gradient") -> "Gradient":
@@ -203,19 +208,25 @@ class Gradient:
         echoes = [g.echo for g in (self, other) if g.echo is not None]
         echo = None if not echoes else echoes[0] if len(echoes) == 1 else echoes[0] + echoes[1]
         apart = self.other + other.other
+        second, far = self.second + other.second, self.far + other.far
+        one, two = self.response, other.response
+        both = one if two is None else two if one is None else max(one, two, key=lambda r: r.second)
+        if one is not None and two is not None and one.filters.base == two.filters.base:
+            both = one.plus(two)
+            changed = max(1 + (both.second - one.second - two.second) / max(a + b, 1e-300), 0.0)
+            second, far, apart = second * changed, far + (both.far - one.far - two.far), apart * changed
         profile = None
         if self.profile is not None or other.profile is not None:
-            one = torch.ones((), dtype=torch.float64)
-            mine, theirs = (one if g.profile is None else g.profile for g in (self, other))
+            mine, theirs = (torch.ones(()) if g.profile is None else g.profile for g in (self, other))
             profile = share * mine + (1 - share) * theirs
-        return Gradient(self.second + other.second, self.far + other.far, spread, along, tied, echo, apart, profile)
+        return Gradient(second, far, spread, along, tied, echo, apart, response=both, profile=profile)
 
     def moved(self, second: Tensor, far: Tensor) -> "Gradient":
         """The same gradient with other maps: by another tensor, whose overlap with the signal is not known."""
-        if self.other:
-            grown = float(second.mean()) / max(float(self.second.mean()), 1e-300)
-            return replace(self, second=second, far=far, along=None, echo=None, rows=None, other=self.other * grown)
-        return replace(self, second=second, far=far, along=None, echo=None, rows=None)
+        grown = float(second.mean()) / max(float(self.second.mean()), 1e-300)
+        return replace(
+            self, second=second, far=far, along=None, echo=None, rows=None, response=None, other=self.other * grown
+        )
 
     def scaled(self, factor: "float | Tensor", spread: float = 0.0) -> "Gradient":
         """Multiplied, in the second moment, by `factor`, whose logarithm varies by `spread`."""

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from firstlight.graph import Node
 from firstlight.theory.axes import label, main_kind, size
+from firstlight.theory.maps.filtered import over_channels, sizes, sizes_differ
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, with_maps
 from firstlight.theory.mixture import about_mean
 from firstlight.theory.signal import Coefficient, Gradient, Near, Signal, like_most
@@ -90,9 +91,13 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     out = ctx.register(replace(out, terms={**out.terms, node.name: 1.0}, profile=profile, near=near))
     over_numbers, noise = _over_numbers(x, group, float(level.mean()))
     weights = x.fan if group.channels == 1 else math.inf
-    over_weights = 1.0 if x.taps is None or group.channels > 1 else x.taps.inverse
+    over_weights, uneven = 1.0, 0.0
+    if group.channels == 1 and sizes_differ(x):
+        over_weights, uneven = over_channels(sizes(x, ctx) + eps)
+    elif group.channels == 1 and x.taps is not None:
+        over_weights = x.taps.inverse
     back = gain * over_numbers * over_weights * (1.0 if shared else _over_places(x, group))
-    noise += _varying(weights)
+    noise += _varying(weights) + uneven
     groups = math.prod(x.shape) / (group.channels * group.sites * group.samples)
 
     def pull(g: Gradient) -> list[Flow]:

@@ -1,0 +1,213 @@
+"""How each operation changes the filter that a channel is (`theory.filters`), forward and backward.
+
+An operation without a rule here ends it: what follows begins anew.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from firstlight._typing import Floats
+from firstlight.graph import Node
+from firstlight.graph.vocabulary import REARRANGEMENT
+from firstlight.theory.filters import Covariance, Filters, Response, drawn
+from firstlight.theory.maps.registry import Context, Flow, Step, entered
+from firstlight.theory.maps.windows import each
+from firstlight.theory.signal import Gradient, Signal
+
+Carry: TypeAlias = Callable[[Node, Context, Step], Step]
+"""From a node and its step to the step with filters, of its signal and of the gradients it hands on."""
+
+_CARRIES: dict[str, Carry] = {}
+_LITTLE = 0.1  # of a sum: what is added without being followed
+
+
+def _carries(*functions: str) -> Callable[[Carry], Carry]:
+    return entered(_CARRIES, functions)
+
+
+def filtered(node: Node, ctx: Context, step: Step) -> Step:
+    """The step with filters."""
+    carry = _CARRIES.get(node.function) if node.kind == "op" and not step.opaque else None
+    return step if carry is None else carry(node, ctx, step)
+
+
+def of(x: Signal) -> Filters:
+    """The filters of a signal; of one without, itself."""
+    return Filters.identity(x.name) if x.filters is None else x.filters
+
+
+def sizes_differ(x: Signal) -> bool:
+    """Whether filters say more of the sizes of channels than `Signal.taps`, those of one layer of weights."""
+    return x.filters is not None and x.filters.drawn > (0 if x.taps is None else 1)
+
+
+def sizes(x: Signal, ctx: Context) -> Floats:
+    """``σ²`` of each filter over all sites and samples, up to one factor, [K]."""
+    found = of(x)
+    return _covariance(found, x, ctx).sizes(found)
+
+
+def over_channels(squares: Floats) -> tuple[float, float]:
+    """``E 1/σ² · E σ²``, and the variance of 1/σ² over its mean squared, where channels differ in ``σ²`` [K]."""
+    inverse = 1 / squares
+    mean = float(inverse.mean())
+    return mean * float(squares.mean()), float(inverse.var()) / mean**2
+
+
+def _covariance(filters: Filters, x: Signal, ctx: Context) -> Covariance:
+    return Covariance.of(ctx.signals[filters.base], x.shape[2:], ctx.batch)
+
+
+def _carried(step: Step, filters: Filters | None) -> Step:
+    return replace(step, signal=replace(step.signal, filters=filters))
+
+
+def _known(filters: Filters | None) -> Filters | None:
+    return filters if filters is not None and filters.drawn else None
+
+
+def _back(g: Gradient, flow: Gradient, response: Response, before: float) -> Gradient:
+    """`flow`, what the operation's own rule makes of `g`, with what comes through filters as they have it.
+
+    Args:
+        g: the gradient by the result.
+        flow: by the operand.
+        response: at the operand.
+        before: what `flow` has of that part, E g².
+    """
+    second, far = float(flow.second.mean()), float(flow.far.mean())
+    changed = max(1 + (response.second - before) / max(second, 1e-300), 0.0)
+    rest = max(1 - before / max(second, 1e-300), 0.0)
+    maps = flow.second * changed, torch.full_like(flow.far, far * rest + response.far)
+    return replace(flow, second=maps[0], far=maps[1], response=response, tied=1.0, other=flow.other * changed)
+
+
+def _unchanged(
+    g: Gradient, flow: Gradient, filters: Filters, sites: Sequence[int], alike: float | None = None
+) -> Gradient:
+    """The same filters, or each multiplied by a number whose mean square is one, after a rule that scales evenly."""
+    if g.response is None:
+        return flow
+    factor = float(flow.second.mean()) / max(float(g.second.mean()), 1e-300)
+    alike = g.response.alike if alike is None else alike
+    response = Response(filters, g.response.unit * factor, alike, tuple(sites) or (1, 1))
+    return _back(g, flow, response, g.response.second * factor)
+
+
+@_carries("conv2d")
+def _depthwise(node: Node, ctx: Context, step: Step) -> Step:
+    x, weight = ctx.of(node, "input"), ctx.of(node, "weight")
+    if x is None or weight is None or len(x.shape) != 4 or set(each(node.arguments["stride"], 2)) != {1}:
+        return step
+    if not weight.shape[0] == x.shape[1] == int(node.arguments["groups"]):
+        return step
+    mean, second = float(weight.mean.mean()), float(weight.second.mean())
+    weights = drawn(node.name, weight.shape[2:], each(node.arguments["dilation"], 2), mean, second)
+
+    def pull(g: Gradient) -> list[Flow]:
+        flows = list(step.pull(g))
+        back = None if g.response is None else g.response.filters.then(weights)
+        if g.response is None or back is None:
+            return flows
+        response = replace(g.response, filters=back)
+        share = g.response.second / max(float(g.second.mean()), 1e-300)
+        return [
+            (name, _back(g, flow, response, share * float(flow.second.mean())) if name == x.name else flow, on)
+            for name, flow, on in flows
+        ]
+
+    return replace(_carried(step, of(x).then(weights, drawn=1)), pull=pull)
+
+
+@_carries("batch_norm")
+def _normalized(node: Node, ctx: Context, step: Step) -> Step:
+    x = ctx.of(node, "input")
+    if x is None or not (ctx.training and node.arguments.get("training", True)):
+        return step
+    gamma = ctx.of(node, "weight")
+    scale = 1.0 if gamma is None else float(gamma.second.mean()) ** 0.5
+    roots = 1 / np.sqrt(sizes(x, ctx) + float(node.arguments["eps"]))
+    relative = roots / np.sqrt(np.mean(roots**2))
+
+    def begun(flow: Gradient) -> Gradient:
+        second = float(flow.second.mean())
+        alike = min(max(float(flow.far.mean()) / max(second, 1e-300), 0.0), 1.0)
+        filters = Filters.identity(node.name).scaled(relative)
+        return replace(flow, tied=1.0, response=Response(filters, second, alike, tuple(x.shape[2:]) or (1, 1)))
+
+    def pull(g: Gradient) -> list[Flow]:
+        flows = list(step.pull(g))
+        if g.response is not None:
+            filters = g.response.filters.scaled(relative)
+            return [(name, _unchanged(g, flow, filters, x.shape[2:]), on) for name, flow, on in flows]
+        return [(name, begun(flow), on) for name, flow, on in flows] if sizes_differ(x) and scale else flows
+
+    return replace(_carried(step, of(x).scaled(roots * scale)), pull=pull)
+
+
+@_carries("add", "sub")
+def _sum(node: Node, ctx: Context, step: Step) -> Step:
+    operands = [ctx.signals[name] for name in node.inputs]
+    if len(operands) != 2 or any(x.shape != node.shape or not ctx.is_signal(x.name) for x in operands):
+        return step
+    a, b = operands
+    alpha = float(node.arguments.get("alpha", 1)) * (1 if node.function == "add" else -1)
+    scales = {b.name: alpha, a.name: 1.0}
+    still = min(float(x.variance.mean()) for x in operands) == 0  # a branch that starts at zero: the other goes through
+    one, two = of(a), of(b).scaled(alpha)
+    followed = one.plus(two) if one.base == two.base else None
+    if followed is None:  # what is much the smaller hardly changes what the other is
+        parts = sorted(((float(x.variance.mean()), f) for x, f in ((a, one), (b, two))), key=lambda part: part[0])
+        followed = parts[1][1] if parts[0][0] <= _LITTLE * parts[1][0] else None
+
+    def pull(g: Gradient) -> list[Flow]:
+        if g.response is None:
+            return list(step.pull(g))
+        filters, sites = g.response.filters, g.response.sites
+        return [
+            (name, _unchanged(g, flow, filters.scaled(math.copysign(1, scales.get(name, 1.0))), sites), on)
+            if name in scales or still
+            else (name, flow, on)
+            for name, flow, on in step.pull(g)
+        ]
+
+    return replace(_carried(step, _known(followed)), pull=pull)
+
+
+@_carries("adaptive_avg_pool2d", "mean")
+def _pooled(node: Node, ctx: Context, step: Step) -> Step:
+    """The mean of all sites: one number for each channel and sample."""
+    x, out = ctx.first(node), step.signal
+    if out.sites() != 1 or out.channels() != x.channels() or len(x.shape) != 4 or _known(x.filters) is None:
+        return step
+    found = of(x)
+    amplitudes = np.sqrt(_covariance(found, x, ctx).pooled(found))
+    followed = Filters(out.name, (amplitudes / np.sqrt(np.mean(amplitudes**2)))[:, None, None], found.drawn + 1)
+
+    def pull(g: Gradient) -> list[Flow]:
+        if g.response is None:
+            return list(step.pull(g))
+        return [
+            (name, _unchanged(g, flow, g.response.filters, x.shape[2:], 1.0), on) for name, flow, on in step.pull(g)
+        ]
+
+    return replace(_carried(step, followed), pull=pull)
+
+
+@_carries(*REARRANGEMENT, "dropout")
+def _arranged(node: Node, ctx: Context, step: Step) -> Step:
+    """Every channel stays what it was."""
+    x = ctx.first(node)
+
+    def pull(g: Gradient) -> list[Flow]:
+        if g.response is None:
+            return list(step.pull(g))
+        filters, sites = g.response.filters, g.response.sites
+        return [(name, _unchanged(g, flow, filters, sites), on) for name, flow, on in step.pull(g)]
+
+    return replace(_carried(step, _known(x.filters)), pull=pull)
