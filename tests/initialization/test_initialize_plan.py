@@ -157,6 +157,36 @@ def test_every_kind_of_parameter_has_its_rule() -> None:
     assert model.slope.weight.item() == 0.25
 
 
+class Pooled(nn.Module):
+    """Positions of a window beside resized ones; a learned query that pools by attention; gates of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position, self.window = nn.Parameter(torch.ones(1, 8, 3, 3)), nn.Parameter(torch.ones(1, 8, 2, 2))
+        self.query, self.ask, self.keys = nn.Parameter(torch.ones(1, 1, 8)), nn.Linear(8, 8), nn.Linear(8, 16)
+        self.balance, self.mixture = nn.Parameter(torch.ones(8)), nn.Parameter(torch.ones(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        finer = F.interpolate(self.position, (4, 4), mode="bilinear", antialias=True)
+        tokens = (x + (finer + self.window.tile(1, 1, 2, 2))).flatten(2).mT
+        keys, values = self.keys(tokens).chunk(2, -1)
+        pooled = F.scaled_dot_product_attention(self.ask(self.query.expand(len(x), -1, -1)), keys, values)
+        shares = self.mixture.softmax(0)
+        return shares[0] * pooled + shares[1] * torch.sigmoid(self.balance.view(1, 1, -1)) * tokens
+
+
+def test_positions_queries_and_gates_are_known_by_what_the_graph_does_with_them() -> None:
+    model = Pooled()
+    plan = kaiming(trace(model, torch.randn(2, 8, 4, 4)))
+    assert not plan.uncovered
+    assert {name: rule for name, rule in rules(plan).items() if "." not in name} == {
+        "position": "position", "window": "position", "query": "latent", "balance": "gate", "mixture": "gate",
+    }  # fmt: skip
+    by_name = {decision.name: decision for decision in plan.decisions}
+    assert (by_name["window"].std, by_name["query"].std, by_name["balance"].std) == (0.02, 1.0, 0.0)
+    assert "learned tokens that a linear reads" in by_name["query"].reason
+
+
 def test_weight_norm_starts_at_the_size_of_its_direction() -> None:
     model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 64, 3)), nn.ReLU())
     plan = planned(model, 16, 6, 6)

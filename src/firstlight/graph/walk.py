@@ -16,7 +16,11 @@ _SCALAR = frozenset({"add", "sub", "rsub", "mul", "div", "neg"})
 _POINTWISE = (ACTIVATION - {"glu", "prelu", "rrelu"}) | _SCALAR | {"pow", "exp", "log1p", "expm1"}
 
 # What is done to parameters before they meet the signal: parts put together, positions resized to the image.
-_PREPARATION = JOIN | {name for name in POOLING if name.startswith("upsample")}
+_PREPARATION = (
+    JOIN
+    | {name for name in POOLING if name.startswith("upsample")}
+    | {"tile", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"}
+)
 
 
 @dataclass(frozen=True, slots=True)

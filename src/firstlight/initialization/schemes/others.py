@@ -31,6 +31,7 @@ def decide(graph: Graph, parameter: Node, weight_std: dict[str, float]) -> Decis
             or _norm(parameter, node, role)
             or _slope(parameter, node, role)
             or _gate(parameter, node)
+            or _read(parameter, node, role)
             or _joined(graph, parameter, node, path)
             or _scale(graph, parameter, node)
         )
@@ -96,6 +97,16 @@ def _gate(parameter: Node, node: Node) -> Decision | None:
         return None
     start = "equal shares" if node.function == "softmax" else "the middle of what it can be"
     return constant(parameter.name, "gate", 0.0, f"argument of a {node.function}: zero, {start}")
+
+
+def _read(parameter: Node, node: Node, role: str) -> Decision | None:
+    """Tokens that no image has a part in, such as the query that pools by attention.
+
+    The layer that reads them has weights for a second moment of one, which a signal behind a norm has.
+    """
+    if role != "input" or node.function not in _WITH_BIAS | NORMALIZATION:
+        return None
+    return normal(parameter.name, "latent", 1.0, f"learned tokens that a {node.function} reads: std 1, as a signal has")
 
 
 def _joined(graph: Graph, parameter: Node, node: Node, path: tuple[Node, ...]) -> Decision | None:
