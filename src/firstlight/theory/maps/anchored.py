@@ -15,6 +15,7 @@ from firstlight.graph import Node
 from firstlight.graph.vocabulary import REARRANGEMENT
 from firstlight.theory.anchors import Anchors, calibrated, centred, coarser, of_function, shifted
 from firstlight.theory.axes import main_kind, size
+from firstlight.theory.maps.filtered import equalized, sizes_differ
 from firstlight.theory.maps.registry import Context, entered
 from firstlight.theory.maps.windows import each, leading_padding
 from firstlight.theory.signal import Signal
@@ -169,7 +170,7 @@ def _normalized(node: Node, ctx: Context, out: Signal) -> Anchors | None:
         values, own = values - mean, own - mean
         variance = own.clamp_min(0)
     elif node.function == "batch_norm":
-        return _of_each_channel(x, found).scaled(second, beta)
+        return _of_each_channel(x, found, ctx).scaled(second, beta)
     else:
         groups = x.shape[1] if node.function == "instance_norm" else int(node.arguments["num_groups"])
         if groups == x.shape[1]:
@@ -183,7 +184,7 @@ def _normalized(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     return replace(found.becoming(values / (root[:, None] * root), own / root**2), noise=noise).scaled(second, beta)
 
 
-def _of_each_channel(x: Signal, found: Anchors) -> Anchors:
+def _of_each_channel(x: Signal, found: Anchors, ctx: Context) -> Anchors:
     """A norm of each channel makes all equally large: what they see is no longer weighted by how large that was.
 
     A first convolution sees pixels, a depthwise one the taps of its own channel, any other one all it sums.
@@ -193,8 +194,10 @@ def _of_each_channel(x: Signal, found: Anchors) -> Anchors:
         exact = found.pixels.moments(channels=x.taps.channels)
         return centred(coarser(found if exact is None else exact, x.shape[2:]), sites).scaled(1.0)
     middle = centred(found, sites).scaled(1.0)
-    if x.taps is not None and not x.taps.drawn:
+    apart = equalized(x, ctx)[0] if sizes_differ(x) else None
+    if apart is None and x.taps is not None and not x.taps.drawn:
         apart = x.taps.apart
+    if apart is not None:
         return replace(middle, values=middle.values * apart, noise=middle.noise * apart**2)
     return replace(found.spectrum(sites).equalized(found, sites), noise=middle.noise)
 

@@ -17,7 +17,7 @@ from firstlight.graph.vocabulary import REARRANGEMENT
 from firstlight.theory.filters import Covariance, Filters, Response, drawn
 from firstlight.theory.maps.registry import Context, Flow, Step, entered
 from firstlight.theory.maps.windows import each
-from firstlight.theory.signal import Gradient, Signal
+from firstlight.theory.signal import Gradient, Near, Signal
 
 Carry: TypeAlias = Callable[[Node, Context, Step], Step]
 """From a node and its step to the step with filters, of its signal and of the gradients it hands on."""
@@ -57,6 +57,19 @@ def over_channels(squares: Floats) -> tuple[float, float]:
     inverse = 1 / squares
     mean = float(inverse.mean())
     return mean * float(squares.mean()), float(inverse.var()) / mean**2
+
+
+def equalized(x: Signal, ctx: Context) -> tuple[float, Near | None]:
+    """Once a norm has divided every channel by its size: by how much distant sites share less than before, and `near`.
+
+    ``(Σ f)²/σ²`` on average, over the average ``(Σ f)²`` over the average ``σ²``.
+    """
+    found = of(x)
+    covariance = _covariance(found, x, ctx)
+    squares, shared = covariance.sizes(found), covariance.shared(found)
+    apart = float(np.mean(shared / squares) * np.mean(squares) / np.mean(shared))
+    near = covariance.closeness(found, squares)
+    return apart, x.near if near is None or x.near is None else near
 
 
 def _covariance(filters: Filters, x: Signal, ctx: Context) -> Covariance:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from firstlight.graph import Node
 from firstlight.theory.axes import label, main_kind, size
-from firstlight.theory.maps.filtered import over_channels, sizes, sizes_differ
+from firstlight.theory.maps.filtered import equalized, over_channels, sizes, sizes_differ
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, with_maps
 from firstlight.theory.mixture import about_mean
 from firstlight.theory.signal import Coefficient, Gradient, Near, Signal, like_most
@@ -87,7 +87,9 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     out = replace(out, balanced=centred and not ctx.is_signal(x.name) and beta == (0.0, 0.0))
     out = replace(out, terms=_terms(x, float((gamma[0] / root).mean())))
     profile = about_mean(x.profile, float(x.second.mean()), float(level.mean())) if shared else None
-    near = _equalized(x) if group.channels == 1 else out.near
+    near = out.near
+    if group.channels == 1:
+        near = equalized(x, ctx)[1] if sizes_differ(x) else _equalized(x)
     out = ctx.register(replace(out, terms={**out.terms, node.name: 1.0}, profile=profile, near=near))
     over_numbers, noise = _over_numbers(x, group, float(level.mean()))
     weights = x.fan if group.channels == 1 else math.inf
