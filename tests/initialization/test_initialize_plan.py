@@ -187,6 +187,21 @@ def test_positions_queries_and_gates_are_known_by_what_the_graph_does_with_them(
     assert "learned tokens that a linear reads" in by_name["query"].reason
 
 
+def test_a_scale_on_the_way_past_a_branch_is_no_layer_scale() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.outer = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.past, self.end = nn.Parameter(torch.ones(8)), nn.Parameter(torch.ones(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.tanh(self.inner(x)) + self.past * x  # as the D of a state space model
+            return x + self.end * self.outer(x)
+
+    known = rules(kaiming(trace(Both(), torch.randn(4, 8))))
+    assert (known["past"], known["end"]) == ("scale", "layer-scale")
+
+
 def test_weight_norm_starts_at_the_size_of_its_direction() -> None:
     model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 64, 3)), nn.ReLU())
     plan = planned(model, 16, 6, 6)

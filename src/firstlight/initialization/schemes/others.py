@@ -144,14 +144,31 @@ def _scale(graph: Graph, parameter: Node, node: Node) -> Decision | None:
 
 
 def _ends_branch(graph: Graph, product: Node) -> bool:
-    """Whether the product goes straight into a sum with another part of the signal."""
+    """Whether the product goes straight into a sum with another part of the signal, and is not the way past it.
+
+    In ``f(x) + d·x`` (the D of a state space model) the product scales what the other summand is computed from.
+    """
     value = product
     while True:
         users = graph.users(value.name)
         if len(users) != 1:
             return False
         if users[0].function == "add":
-            return all(name in graph.signal for name in users[0].inputs) and len(users[0].inputs) == 2
+            read = users[0].inputs
+            beside = [name for name in read if name != value.name and name in graph.signal]
+            scaled = {name for name in product.inputs if name in graph.signal}
+            return len(read) == 2 and len(beside) == 1 and not _computed_from(graph, beside[0], scaled)
         if users[0].function not in ("permute", "transpose", "reshape", "view", "dropout", "mul", "div"):
             return False
         value = users[0]
+
+
+def _computed_from(graph: Graph, name: str, sources: set[str]) -> bool:
+    waiting, seen = [name], {name}
+    while waiting:
+        before = [source for source in graph[waiting.pop()].inputs if source in graph.signal and source not in seen]
+        if not sources.isdisjoint(before):
+            return True
+        seen.update(before)
+        waiting += before
+    return False
