@@ -33,7 +33,7 @@ from firstlight.theory.gaussian import grid
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.maps.weights import weighted_sum
 from firstlight.theory.signal import Gradient, Signal, scalar
-from firstlight.theory.spectrum import alike_within
+from firstlight.theory.spectrum import alike_within, sharing
 
 
 @lru_cache(maxsize=1024)
@@ -125,10 +125,18 @@ def matmul(node: Node, ctx: Context) -> Step | None:
 
 
 def _directions(tokens: Signal) -> float:
-    """In how many directions the tokens of one sample differ: as many as channels, fewer where they are alike."""
+    """In how many directions the tokens of one sample differ, ``1/E K²`` over pairs of them, about their mean.
+
+    To what blocks of sites have in common comes what the weights have drawn (`Anchors.noise`), and what single sites
+    have that blocks average away: by how much ``E K²`` over all pairs, which is ``1/rank``, exceeds that of the blocks.
+    """
     if tokens.anchors is None:
         return min(tokens.read, tokens.fan)
-    return 1 / max(1 / tokens.fan + alike_within(tokens.anchors, tokens.sites()), 1e-9)
+    seen, sites = tokens.anchors, tokens.sites()
+    apart = max(float((tokens.second - tokens.far).mean()), 1e-3 * float(tokens.second.mean()), 1e-150)
+    blocks = replace(seen, noise=0.0)
+    fine = max(1 / tokens.read - sharing(blocks, sites), 0.0)
+    return 1 / min(max(alike_within(seen, sites) + seen.noise / apart**2 + fine, 1e-9), 1.0)
 
 
 def _lean(logits: float, p: float, tokens: Signal) -> float:
