@@ -83,6 +83,10 @@ class Filters:
             share *= np.maximum(n - np.maximum(last, 0) + np.minimum(first, 0), 0) / n
         return share
 
+    def sums(self, sites: Sequence[int]) -> Floats:
+        """``Σ f`` of each, every tap by the share of sites that have it inside, [K]."""
+        return self.flat @ self.inside(sites).diagonal()
+
     def squares(self, covariance: Floats) -> Floats:
         """``fᵀ S f`` of each filter, [K]."""
         return np.maximum(np.einsum("kt,tu,ku->k", self.flat, covariance, self.flat, optimize=True), _NOTHING)
@@ -152,8 +156,8 @@ class Covariance:
         return filters.squares(self.between_taps(filters))
 
     def shared(self, filters: Filters) -> Floats:
-        """``(Σ f)²`` of each: what distant sites share is multiplied by it, [K]."""
-        return filters.squares(filters.inside(self.sites))
+        """``(Σ f)²`` of each, of the taps inside: what distant sites share is multiplied by it, [K]."""
+        return filters.sums(self.sites) ** 2 + _NOTHING
 
     def pooled(self, filters: Filters) -> Floats:
         """Variance over samples of the mean of all sites, of each filter, [K].
@@ -203,14 +207,15 @@ class Response:
     @cached_property
     def second(self) -> float:
         """E g² of what comes this way."""
-        share = self.filters.inside(self.sites)
-        own = float(np.mean(self.filters.flat**2 @ share.diagonal()))
-        return self.unit * (1 - self.alike) * own + self.far
+        inside = self.filters.inside(self.sites)
+        own = float(np.mean(self.filters.flat**2 @ inside.diagonal()))
+        common = float(np.mean(self.filters.squares(inside)))
+        return self.unit * ((1 - self.alike) * own + self.alike * common)
 
     @cached_property
     def far(self) -> float:
         """E g g' between two sites."""
-        return self.unit * self.alike * float(np.mean(self.filters.squares(self.filters.inside(self.sites))))
+        return self.unit * self.alike * float(np.mean(self.filters.sums(self.sites) ** 2))
 
     def plus(self, other: "Response") -> "Response":
         """The sum of two ways from one base."""
