@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import timm
@@ -18,35 +19,35 @@ from firstlight.diagnosis.diagnose import folded
 CODES = [f"FL{k}" for k in range(901, 908)]
 
 
-def finding(code: str, severity: str, where: str, victims: tuple[str, ...] = ()) -> Finding:
-    return Finding(code, code.lower(), severity, where, f"of {where}", "e", "c", "f", victims=victims)  # type: ignore[arg-type]
+def finding(code: str, severity: str, where: str, victims: tuple[str, ...] = (), exact: bool = False) -> Finding:
+    return Finding(code, code.lower(), severity, where, f"of {where}", "e", "c", "f", victims=victims, exact=exact)  # type: ignore[arg-type]
 
 
 findings = st.lists(
-    st.builds(finding, st.sampled_from(CODES), st.sampled_from(SEVERITIES), st.sampled_from("abcdefg")), max_size=10
+    st.builds(
+        finding, st.sampled_from(CODES), st.sampled_from(SEVERITIES), st.sampled_from("abcdefg"), exact=st.booleans()
+    ),
+    max_size=10,
 )
 explains = st.dictionaries(st.sampled_from(CODES), st.frozensets(st.sampled_from(CODES), max_size=4))
 
 
-exact = st.frozensets(st.sampled_from(CODES))
-
-
-@given(findings, explains, exact)
+@given(findings, explains)
 @settings(max_examples=300, deadline=None)
 def test_every_finding_is_a_culprit_or_a_victim_exactly_once(
-    found: list[Finding], known: dict[str, frozenset[str]], sure: frozenset[str]
+    found: list[Finding], known: dict[str, frozenset[str]]
 ) -> None:
-    kept = folded(found, known, sure)
+    kept = folded(found, known)
     lines = [f"{f.code} {f.where}: {f.title}" for f in kept] + [line for f in kept for line in f.victims]
     assert sorted(lines) == sorted(f"{f.code} {f.where}: {f.title}" for f in found)
 
 
-@given(findings, explains, exact)
+@given(findings, explains)
 @settings(max_examples=300, deadline=None)
 def test_a_note_never_hides_a_fault_and_the_worst_comes_first(
-    found: list[Finding], known: dict[str, frozenset[str]], sure: frozenset[str]
+    found: list[Finding], known: dict[str, frozenset[str]]
 ) -> None:
-    kept = folded(found, known, sure)
+    kept = folded(found, known)
     ranks = [SEVERITIES.index(f.severity) for f in kept]
     assert ranks == sorted(ranks)
     worst = {code: min((SEVERITIES.index(f.severity) for f in found if f.code == code), default=9) for code in CODES}
@@ -61,10 +62,18 @@ def test_an_exact_warning_takes_in_what_is_worse_and_a_guess_does_not() -> None:
     cause, effect = finding(CODES[0], "warn", "a"), finding(CODES[1], "fail", "b")
     known = {CODES[0]: frozenset({CODES[1]})}
     assert [(f.code, f.severity) for f in folded([cause, effect], known)] == [(CODES[1], "fail"), (CODES[0], "warn")]
-    (culprit,) = folded([cause, effect], known, {CODES[0]})
+    (culprit,) = folded([replace(cause, exact=True), effect], known)
     assert (culprit.code, culprit.severity, len(culprit.victims)) == (CODES[0], "fail", 1)
-    note = finding(CODES[0], "note", "a")
-    assert len(folded([note, effect], known, {CODES[0]})) == 2
+    note = finding(CODES[0], "note", "a", exact=True)
+    assert len(folded([note, effect], known)) == 2
+
+
+def test_what_is_exact_follows_from_nothing_that_is_guessed() -> None:
+    guess, known = finding(CODES[0], "fail", "a"), {CODES[0]: frozenset({CODES[1]}), CODES[1]: frozenset({CODES[0]})}
+    read = finding(CODES[1], "warn", "b", exact=True)
+    assert [f.code for f in folded([guess, replace(read, exact=False)], known)] == [CODES[0]]
+    assert [f.code for f in folded([guess, read], known)] == [CODES[1]]
+    assert [f.code for f in folded([replace(guess, exact=True), read], known)] == [CODES[0]]
 
 
 def test_chains_and_circles() -> None:

@@ -63,7 +63,17 @@ def test_no_grad_is_blamed_on_what_it_covers_and_not_on_the_next_module(first: n
                 x = self.features(x)
             return self.rest(x)
 
-    assert only(NoGradient(), case(Half(), *batch())).where == "features.2"
+    assert only(NoGradient(), case(Half(), *batch())).where == "features.0"
+
+
+@pytest.mark.parametrize("before", [lambda x: x, lambda x: x.mT.mT])
+def test_no_grad_around_a_part_without_weights(before: Callable[[Tensor], Tensor]) -> None:
+    @torch.no_grad()
+    def halved(x: Tensor) -> Tensor:
+        return x * 0.5
+
+    finding = only(NoGradient(), case(insert(build("plain"), 4, lambda x: halved(before(x))), *batch()))
+    assert (finding.where, finding.title.split()[0]) == ("wrong", "mul")
 
 
 def test_a_round_trip_through_numpy() -> None:

@@ -66,8 +66,18 @@ def test_saturated_units(act: type[nn.Module]) -> None:
         for layer in (model[1], model[3], model[5]):
             layer.weight.mul_(60)
     finding = only(SaturatedUnits(), case(model, *batch()))
-    assert finding.where == "2"
+    assert finding.where == "1"
     assert len(finding.victims) == 2
+
+
+@pytest.mark.parametrize(("factor", "where"), [(60.0, "2"), (1.0, "1")])
+@torch.no_grad()
+def test_units_are_saturated_by_the_larger_of_their_weights_and_their_input(factor: float, where: str) -> None:
+    torch.manual_seed(0)
+    model = mlp(3, nn.Tanh)
+    model[1].weight.mul_(30 / factor)
+    images, labels = batch()
+    assert only(SaturatedUnits(), case(model, images * factor, labels)).where == where
 
 
 @pytest.mark.parametrize("name", ["mlp", "plain", "vit"])

@@ -193,6 +193,42 @@ def test_one_layer_off_is_the_only_culprit(name: str) -> None:
     assert " more are " not in finding.title
 
 
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@pytest.mark.parametrize("name", ["mlp", "plain"])
+def test_a_fixed_factor_is_blamed_and_not_the_weights_before_it(name: str, factor: float) -> None:
+    class Times(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * factor
+
+    model = build(name)
+    place = next(k for k, layer in enumerate(model) if k > 4 and isinstance(layer, nn.ReLU))
+    model[place] = nn.Sequential(nn.ReLU(), Times())
+    finding = only(WeightScale(), case(model, *batch()))
+    assert (finding.where, finding.severity) == (f"{place}.1", "fail")
+    assert f"mul by {factor:g}" in finding.title
+
+
+@torch.no_grad()
+def test_weights_may_make_up_for_a_fixed_factor() -> None:
+    class Sixth(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.relu(6 * x) / 6
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten())
+    for k in range(12):
+        layer = nn.Linear(3072 if k == 0 else 64, 64)
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        model.extend([layer, Sixth()])
+    model.append(nn.Linear(64, 10))
+    assert codes(WeightScale(), case(model, *batch())) == []
+    for layer in model[1:-1:2]:
+        layer.weight.mul_(0.2)
+    finding = only(WeightScale(), case(model, *batch()))
+    assert (finding.where, finding.severity) == ("1", "fail")
+    assert "11 more are 0.2 of" in finding.title
+
+
 @pytest.mark.parametrize("std", [1e-3, 1.0])
 @torch.no_grad()
 def test_batch_norm_forgives_the_scale_in_front_of_it(std: float) -> None:

@@ -1,7 +1,7 @@
 """Ask every rule, and fold what follows from one culprit under it."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from firstlight.diagnosis.case import Case, NotChecked
@@ -45,28 +45,24 @@ def diagnose(case: Case, rules: Sequence[Rule]) -> Diagnosis:
         if len(findings) == before:
             clean.append(rule.code)
     explains = {rule.code: rule.explains for rule in rules}
-    exact = frozenset(rule.code for rule in rules if rule.exact)
-    return Diagnosis(folded(findings, explains, exact), tuple(clean), tuple(not_checked))
+    return Diagnosis(folded(findings, explains), tuple(clean), tuple(not_checked))
 
 
-def folded(
-    findings: Sequence[Finding], explains: Mapping[str, frozenset[str]], exact: Collection[str] = ()
-) -> tuple[Finding, ...]:
+def folded(findings: Sequence[Finding], explains: Mapping[str, frozenset[str]]) -> tuple[Finding, ...]:
     """Culprits only: a finding that another one explains becomes a line among the victims of the last explanation.
 
     Nothing is lost: each finding stays, or is a line (with its own victims behind it) under one that stays. A finding
     of a worse severity than its explanation stays, for a guess must not hide a fault; but a warning that is exact takes
-    it in, and becomes as bad as the worst of what follows from it. Of findings that explain one another, the first by
-    severity and code stays.
+    it in, and becomes as bad as the worst of what follows from it. What is exact follows from nothing that is not. Of
+    findings that explain one another, the first by severity and code stays.
 
     Args:
         findings: in any order.
         explains: codes that follow from each code.
-        exact: codes that are read off what was given.
     """
     ranked = sorted(findings, key=_rank)
     reasons = [
-        [j for j, other in enumerate(ranked) if j != k and _explains(other, finding, explains, exact)]
+        [j for j, other in enumerate(ranked) if j != k and _explains(other, finding, explains)]
         for k, finding in enumerate(ranked)
     ]
     above = [_last(k, reasons) for k in range(len(ranked))]
@@ -99,12 +95,13 @@ def _last(start: int, reasons: Sequence[Sequence[int]]) -> int:
     return way[-1]
 
 
-def _explains(
-    culprit: Finding, finding: Finding, explains: Mapping[str, frozenset[str]], exact: Collection[str]
-) -> bool:
+def _explains(culprit: Finding, finding: Finding, explains: Mapping[str, frozenset[str]]) -> bool:
+    if culprit.code == finding.code or finding.code not in explains.get(culprit.code, ()):
+        return False
+    if finding.exact and not culprit.exact:
+        return False
     at_least_as_bad = SEVERITIES.index(culprit.severity) <= SEVERITIES.index(finding.severity)
-    takes_in = at_least_as_bad or (culprit.severity == "warn" and culprit.code in exact)
-    return culprit.code != finding.code and finding.code in explains.get(culprit.code, ()) and takes_in
+    return at_least_as_bad or (culprit.severity == "warn" and culprit.exact)
 
 
 def _lines(finding: Finding) -> tuple[str, ...]:

@@ -43,6 +43,9 @@ class Finding:
         source: ``file:line`` of the culprit, where it is known.
         victims: what follows from it, one line each: findings of other places that this one explains.
         repair: the fix for a program, where there is one.
+        exact: whether it is read off what was given (equal weights, a sum where a mean is due) and not inferred from
+            what the network did: then it explains what follows even where that is worse, and is as bad itself, and
+            follows from nothing that is not exact.
     """
 
     code: str
@@ -57,3 +60,4 @@ class Finding:
     source: str | None = None
     victims: tuple[str, ...] = ()
     repair: Repair | None = None
+    exact: bool = False

@@ -20,8 +20,7 @@ class Rule(ABC):
             6xx optimizer step.
         name: after the fault, words joined by hyphens.
         explains: codes of faults that follow from this one, whose findings are folded under it.
-        exact: whether this is read off what was given (equal weights, a sum where a mean is due) and not inferred from
-            what the network did: then it explains what follows even where that is worse, and is as bad itself.
+        exact: of its findings, unless they say otherwise; see `Finding`.
     """
 
     code: ClassVar[str]
@@ -44,4 +43,4 @@ class Rule(ABC):
 
     def finding(self, severity: Severity, where: str, title: str, **rest: Any) -> Finding:
         """A finding of this rule; see `Finding` for the rest."""
-        return Finding(self.code, self.name, severity, where, title, **rest)
+        return Finding(self.code, self.name, severity, where, title, **{"exact": self.exact, **rest})

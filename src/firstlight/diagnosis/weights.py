@@ -28,12 +28,15 @@ class Weight:
         needed: what keeps a second moment of one through the sum and the activation behind it:
             ``gain(activation) / sqrt(fan_in)`` (He et al., 2015, eq. 10).
         factor: what the sum and the activation do to the second moment of the signal, by the numbers they meet here.
+        scaling: the operation within the activation that multiplies by a fixed number and does the most of this; None
+            where the weights are wrong without it too.
     """
 
     fan: Fan
     size: float
     needed: float
     factor: float
+    scaling: str | None = None
 
     @property
     def ratio(self) -> float:
@@ -95,8 +98,29 @@ def weights(case: Case) -> dict[str, Weight]:
         result = second_moment(seen[fan.node].first) if fan.node in seen else 1.0
         needed = gain(activation) / math.sqrt(fan.fan_in)
         kept = _kept(activation, result if 0 < result < math.inf else 1.0)
-        found[fan.node] = Weight(fan, size, needed, size**2 * fan.fan_in * kept)
+        factor = size**2 * fan.fan_in * kept
+        found[fan.node] = Weight(fan, size, needed, factor, _scaling(activation, factor))
     return found
+
+
+def _scaling(activation: Activation | None, factor: float) -> str | None:
+    """The fixed number without which less than half of a deviation would be left, in logarithms.
+
+    The 6 of ``x * relu6(x + 3) / 6`` is none: the rest of the function makes up for it.
+    """
+    steps = () if activation is None else activation.steps
+    changes = {step.name: 2 * math.log(abs(number)) for step in steps if (number := _multiplier(step))}
+    most = max(changes, key=lambda name: abs(changes[name]), default=None)
+    off = math.log(max(factor, 1e-30))
+    return most if most is not None and abs(off - changes[most]) < abs(off) / 2 else None
+
+
+def _multiplier(node: Node) -> float | None:
+    """The number that an operation multiplies its one argument by; None where it does something else."""
+    other = node.arguments.get("other")
+    if len(node.inputs) != 1 or isinstance(other, bool) or not isinstance(other, int | float) or not other:
+        return None
+    return {"mul": float(other), "div": 1 / other}.get(node.function)
 
 
 def _is_gate(activation: Activation) -> bool:

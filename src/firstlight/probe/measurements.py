@@ -68,6 +68,7 @@ class NodeMeasurement:
         maximum: largest element.
         gradient_max: largest magnitude in the gradient; None where none arrives.
         gradient_zero: share of the gradient's elements that are exactly zero; None where none arrives.
+        attached: whether autograd knows how the result was made from something that wants a gradient.
         histogram: of the result's magnitudes, when asked for.
         gradient_histogram: of the gradient's, when asked for.
         units: of activation functions and layers with weights, when asked for.
@@ -87,6 +88,7 @@ class NodeMeasurement:
     maximum: float = float("nan")
     gradient_max: float | None = None
     gradient_zero: float | None = None
+    attached: bool = True
     histogram: LogHistogram | None = None
     gradient_histogram: LogHistogram | None = None
     units: Units | None = None

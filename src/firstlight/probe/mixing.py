@@ -23,8 +23,9 @@ def find_mixing(model: nn.Module, batch: Any) -> Mixing | str:
     """Run a sample in company and alone, and compare what becomes of it.
 
     The axis of samples is then the one along which a result has two parts in one pass and one in the other. Two samples
-    may be summed in another order than one, and a network whose signal explodes makes much of that; so a change counts
-    only where another companion, with which nothing is summed in another order, makes one too.
+    may be summed in another order than one, which is a small change, and no small one in a network whose signal
+    explodes; so a change counts only where another companion, with which nothing is summed in another order, makes one
+    too. Then even a small one counts: in eval mode little of it may be left, where it is large in training.
 
     Args:
         model: in eval mode, where batch normalization and dropout treat each sample alone.
@@ -57,10 +58,11 @@ def _found(model: nn.Module, batch: Any, size: int, continuous: bool) -> Mixing 
         return "no operation has an axis of samples"
     # A model that returns its loss has none among its outputs: the last operation with one stands for them.
     outputs = frozenset(company.outputs) & shapes.keys() or frozenset([*shapes][-1:])
-    found = _compared(company, alone, shapes, outputs, _rounding(model))
+    same, other = _rounding(model)
+    found = _compared(company, alone, shapes, outputs, same if continuous else other)
     if isinstance(found, str) or found.node is None or not continuous:
         return found
-    return _compared(company, _followed(model, with_company(batch, size, _OTHER), 2), shapes, outputs, _rounding(model))
+    return _compared(company, _followed(model, with_company(batch, size, _OTHER), 2), shapes, outputs, same)
 
 
 class _DrawsNumbers(Exception):
@@ -134,7 +136,10 @@ def _compared(
     return next(Mixing(name, change) for name, change in changes.items() if change > rounding)
 
 
-def _rounding(model: nn.Module) -> float:
-    """The relative change that another order of summation can make, deep in a network."""
+def _rounding(model: nn.Module) -> tuple[float, float]:
+    """The relative change that rounding can make: in the same order of summation, and in another, deep in a network.
+
+    In the same order every number is the same to the last bit, unless parts of sums are added up as they arrive.
+    """
     exact = all(p.device.type == "cpu" and p.dtype in (torch.float32, torch.float64) for p in model.parameters())
-    return 1e-3 if exact else 3e-2
+    return (1e-6, 1e-3) if exact else (3e-2, 3e-2)

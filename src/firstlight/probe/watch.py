@@ -21,6 +21,7 @@ class _Seen:
     """What is kept of one result; all of it stays on the device."""
 
     elements: int
+    attached: bool
     forward: Tensor
     gradient: Tensor | None = None
     values: Tensor | None = None
@@ -50,7 +51,7 @@ class Watch:
         if node.function in REARRANGEMENT or not (self._only is None or node.name in self._only):
             return
         with torch.autocast(tensor.device.type, enabled=False):  # what is measured is not measured in half precision
-            seen = self.seen[node.name] = _Seen(tensor.numel(), moments(tensor))
+            seen = self.seen[node.name] = _Seen(tensor.numel(), tensor.requires_grad, moments(tensor))
             if self._detailed:
                 seen.values = evenly(tensor)
                 if has_units(node):
@@ -132,5 +133,6 @@ def _node(
         maximum=forward[MAXIMUM],
         gradient_max=None if gradient is None else max(abs(gradient[MINIMUM]), abs(gradient[MAXIMUM])),
         gradient_zero=None if gradient is None else gradient[ZEROS] / seen.elements,
+        attached=seen.attached,
         **detail,  # type: ignore[arg-type]
     )

@@ -114,6 +114,7 @@ def _cuts(case: Case, names: list[str]) -> tuple[dict[str, list[str]], list[str]
     """Silent parameters by the node that cuts them off, and those that nothing cuts off."""
     graph = case.graph
     lit = {node.name for node in case.run.first.nodes if node.gradient_std is not None}
+    attached = _attached(case)
     cut: dict[str, list[str]] = {}
     rest = []
     for name in names:
@@ -121,8 +122,17 @@ def _cuts(case: Case, names: list[str]) -> tuple[dict[str, list[str]], list[str]
         if edge is None:
             rest.append(name)
         else:
-            cut.setdefault(_culprit(graph, edge), []).append(name)
+            cut.setdefault(_culprit(graph, edge, attached), []).append(name)
     return cut, rest
+
+
+def _attached(case: Case) -> set[str]:
+    """Operations with a history; one that only rearranges is not measured, and has its argument's."""
+    found = {node.name for node in case.run.first.nodes if node.attached}
+    for node in case.graph.operations:
+        if node.function in REARRANGEMENT - {"detach"} and node.inputs[0] in found:
+            found.add(node.name)
+    return found
 
 
 def _edge(graph: Graph, parameter: str, lit: set[str]) -> str | None:
@@ -142,20 +152,26 @@ def _edge(graph: Graph, parameter: str, lit: set[str]) -> str | None:
     return None
 
 
-def _culprit(graph: Graph, name: str) -> str:
+def _culprit(graph: Graph, name: str, attached: set[str]) -> str:
     """Back over operations without weights, to a detach or to a result that is no floating-point number.
 
-    Otherwise what made the numbers: operations that only rearrange them are not measured, with a gradient or without.
+    Otherwise to the last one that was computed without gradients although something that it read wanted one: what comes
+    behind it without weights had nothing to pass a gradient to.
     """
-    while graph[name].function in REARRANGEMENT - {"detach"} and graph[name].inputs[0] in graph.signal:
-        name = graph[name].inputs[0]
     found = name
     while not graph[found].parameters and graph[found].function != "detach" and _is_float(graph[found]):
         before = [source for source in graph[found].inputs if source in graph.signal]
         if not before or graph[before[0]].kind == "input":
-            return name
+            break
         found = before[0]
-    return found if graph[found].function == "detach" or not _is_float(graph[found]) else name
+    if graph[found].function == "detach" or not _is_float(graph[found]):
+        return found
+    while not graph[name].parameters:
+        before = [source for source in graph[name].inputs if source in graph.signal]
+        if not before or graph[before[0]].kind == "input" or attached.intersection(before):
+            break
+        name = before[0]
+    return name
 
 
 def _is_float(node: Node) -> bool:

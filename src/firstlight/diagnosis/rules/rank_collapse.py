@@ -38,7 +38,7 @@ class RankCollapse(Rule):
 
     code = "FL305"
     name = "rank-collapse"
-    explains = frozenset({"FL401"})
+    explains = frozenset({"FL304", "FL401"})
 
     def examine(self, case: Case) -> Iterator[Finding]:
         """One finding for each weight of rank one, and one for samples that collapse."""
@@ -58,6 +58,7 @@ class RankCollapse(Rule):
             cause="a weight built from one vector, or one row copied to all",
             fix='fl.initialize(model, example, scheme="auto", seed=0)',
             repair=Repair("initialize", {"parameters": (name,), "scheme": "auto"}),
+            exact=True,
             **at_parameter(case.graph, name),
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from firstlight.diagnosis.case import Case
 from firstlight.diagnosis.finding import Finding, Repair, Severity
 from firstlight.diagnosis.flow import Flow, flow
-from firstlight.diagnosis.places import at_parameter, several
+from firstlight.diagnosis.places import at_node, at_parameter, several
 from firstlight.diagnosis.rule import Rule
 from firstlight.diagnosis.weights import Weight, excess, weights
 
@@ -58,7 +58,11 @@ class WeightScale(Rule):
         worst = max(culprits, key=lambda weight: abs(weight.change))
         alone = abs(worst.change) > 0.7 * abs(total)
         chosen = worst if alone else culprits[0]
-        yield self._finding(case, severity, chosen, [] if alone else culprits, total, signal)
+        if chosen.scaling is None:
+            yield self._finding(case, severity, chosen, [] if alone else culprits, total, signal)
+        else:
+            others = [] if alone else [w.scaling for w in culprits if w.scaling and w is not chosen]
+            yield self._scaled(case, severity, chosen, [chosen.scaling, *others], total, signal)
 
     def _finding(
         self, case: Case, severity: Severity, weight: Weight, alike: list[Weight], total: float, signal: Flow
@@ -75,14 +79,37 @@ class WeightScale(Rule):
             title=f"the std of {which} {ratio:.2g} of {reader}: the signal ends at {effect}",
             evidence=f"std {weight.size:.3g} against {weight.needed:.3g} = gain / sqrt(fan_in), fan_in "
             f"{fan.fan_in:.4g} ({fan.derivation}); sum and activation multiply the second moment by "
-            f"{weight.factor:.2g}. Measured: {_shown(signal.kept_forward)} of the input's second moment reaches "
-            f"the last layer, {_shown(signal.kept_gradient)} of the gradient's gets back to the first."
-            + (f" Also off: {several(others, 6)}." if others else ""),
+            f"{weight.factor:.2g}. {_seen(signal)}" + (f" Also off: {several(others, 6)}." if others else ""),
             cause=_cause(weight),
             fix='fl.initialize(model, example, scheme="auto", seed=0)',
             repair=Repair("initialize", {"parameters": (fan.parameter, *others), "scheme": "auto"}),
             **at_parameter(case.graph, fan.parameter),
         )
+
+    def _scaled(
+        self, case: Case, severity: Severity, weight: Weight, scalings: list[str], total: float, signal: Flow
+    ) -> Finding:
+        function, number = case.graph[scalings[0]].function, case.graph[scalings[0]].arguments["other"]
+        more = f" and {len(scalings) - 1} more" if len(scalings) > 1 else ""
+        return self.finding(
+            severity,
+            title=f"{function} by {number:g} behind {weight.fan.parameter}{more}: the signal ends at "
+            f"{math.exp(total):.1e} times the second moment it should have",
+            evidence="weights, activation and this number multiply the second moment by "
+            f"{weight.factor:.2g}, and would keep it without the number. {_seen(signal)}",
+            cause="a fixed factor in forward that no weight makes up for",
+            fix=f"take the {function} by {number:g} out, or draw {weight.fan.parameter} with std {weight.needed:.3g}",
+            repair=Repair("initialize", {"parameters": (weight.fan.parameter,), "scheme": "auto"}),
+            **at_node(case.graph, scalings[0]),
+        )
+
+
+def _seen(signal: Flow) -> str:
+    """What the run shows of it."""
+    return (
+        f"Measured: {_shown(signal.kept_forward)} of the input's second moment reaches the last layer, "
+        f"{_shown(signal.kept_gradient)} of the gradient's gets back to the first."
+    )
 
 
 def _total(case: Case, found: dict[str, Weight], signal: Flow) -> tuple[float, str]:
