@@ -167,3 +167,28 @@ def test_tokens_of_photographs_lie_along_as_many_directions_as_they_do():
     )
     # Of blocks alone it would be a seventh: they average over what single patches have.
     assert 0.5 < by_query / (square / WIDTH) < 2
+
+
+def test_few_of_many_channels_vary_more_than_all():
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = normal(nn.Linear(WIDTH, 132, bias=False))
+
+        def forward(self, x):
+            return self.layer(x).split([128, 4], dim=-1)[1]
+
+    # Inputs that all say the same: each output is one number, and the mean of 4 squares varies by 2/4.
+    torch.manual_seed(0)
+    graph = trace(Cut(), torch.zeros(1, WIDTH))
+    context, _, _ = walk(graph, as_they_are(Cut()))
+    whole, part = (context.signals[node.name] for node in (graph.operations[0], graph.operations[-1]))
+    assert whole.spread == pytest.approx(2 / 132, rel=0.05)
+    assert part.spread == pytest.approx(2 / 4, rel=0.05)
+
+
+def test_a_depthwise_convolution_leaves_as_many_directions_as_there_are_channels():
+    layer = normal(nn.Conv2d(32, 32, 3, groups=32, bias=False))
+    graph = trace(layer, torch.zeros(2, 32, 8, 8))
+    context, _, _ = walk(graph, as_they_are(layer))
+    assert context.signals[graph.operations[-1].name].directions() > 16

@@ -100,12 +100,14 @@ def arrange(node: Node, ctx: Context) -> Step | None:
     out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x))
     kept = node.function in REARRANGEMENT and math.prod(shape_of(node)) == math.prod(x.shape)
     if kept:
-        out = replace(out, terms=x.terms, simplex=_simplex(node, x), balanced=x.balanced)
+        out = replace(out, terms=x.terms, simplex=_simplex(node, x), balanced=x.balanced, fresh=x.fresh)
         out = replace(out, rows=None if x.rows is None else x.rows.mean().reshape((1,) * len(axes)))
     elif node.function.startswith("upsample"):
         out = replace(out, near=None)
     elif node.function in ("slice", "narrow"):
         out = replace(out, terms={**_parts_of(node, ctx, x), node.name: 1.0})
+    if not kept:
+        out = _of_fewer(x, out)
     ctx.register(out)
 
     def pull(g: Gradient) -> list[Flow]:
@@ -118,6 +120,12 @@ def arrange(node: Node, ctx: Context) -> Step | None:
         return [(x.name, replace(g.moved(second, far), rows=rows), True)]
 
     return Step(out, pull)
+
+
+def _of_fewer(x: Signal, part: Signal) -> Signal:
+    """Some of a result's channels vary more than all of them: the mean of `n` squares as ``1/n``."""
+    ratio = max(x.channels() / max(part.channels(), 1), 1.0)
+    return replace(part, spread=x.spread + (ratio - 1) * x.fresh, fresh=ratio * x.fresh)
 
 
 def _parts_of(node: Node, ctx: Context, x: Signal) -> dict[str, Coefficient]:
@@ -187,7 +195,8 @@ def part(node: Node, ctx: Context) -> Step | None:
     maps = [_mapped(whole, x, m, index, False) for m in x.maps()]
     shape = shape_of(node)
     axes = resized(x.axes, shape) if len(shape) == len(x.shape) else _without(whole, x)
-    out = ctx.register(replace(with_maps(x, node, axes, maps), profile=fitting(x.profile, shape)))
+    out = replace(with_maps(x, node, axes, maps), profile=fitting(x.profile, shape))
+    out = ctx.register(_of_fewer(x, out))
 
     def pull(g: Gradient) -> list[Flow]:
         second, far = (_adjoint(whole, x, m, index) for m in (g.second, g.far))

@@ -249,7 +249,8 @@ def convolution(node: Node, ctx: Context) -> Step | None:
         seen = pixels.through(kernel, stride, before, dilation, shape_of(node)[2:])
         free = of_pixels(x, seen.spectrum(), kernel, dilation, stride, _free(weight, 1.0))
     signal = _convolved(node, ctx, x, maps, near, free, profile)
-    signal = spread_out(signal, x.directions() / x.channels() * terms / free.unevenness, shape_of(node)[1])
+    every = x.directions() / x.channels() * terms * groups / free.unevenness  # each group reads channels of its own
+    signal = spread_out(signal, every, shape_of(node)[1])
     factor = _pulled(weight) * shape_of(node)[1] / groups
 
     def pull(g: Gradient) -> list[Flow]:
