@@ -12,6 +12,7 @@ from firstlight.theory import InputMoments, as_they_are, propagate
 from firstlight.theory.axes import label
 from firstlight.theory.elementwise import aten
 from firstlight.theory.mixture import mixed
+from firstlight.theory.propagate import forward
 from firstlight.theory.signal import Signal, scalar
 
 
@@ -93,3 +94,37 @@ def test_what_few_channels_share_does_not_vary_the_variance_after_a_norm():
     seen, said = gradients(lifted, smooth([1.0] * 8), 8)
     norm, before = "4:batch_norm", "3:conv2d"
     assert said[before] / said[norm] == pytest.approx(seen[before] / seen[norm], rel=0.15)
+
+
+class Fused(nn.Module):
+    """A residual sum of what a ReLU has made, and one of a fine map with a coarse one that is brought to its size."""
+
+    def __init__(self, width=64):
+        super().__init__()
+        self.stem, self.branch, self.coarse = (
+            nn.Sequential(nn.Conv2d(n, width, 3, s, 1, bias=False), nn.BatchNorm2d(width))
+            for n, s in ((3, 1), (width, 1), (width, 4))
+        )
+        self.head = nn.Conv2d(width, width, 1, bias=False)
+
+    def forward(self, x):
+        x = nn.functional.relu(self.stem(x))
+        x = nn.functional.relu(x + self.branch(x))
+        x = nn.functional.relu(x + nn.functional.interpolate(self.coarse(x), scale_factor=4))
+        return self.head(x)
+
+
+def test_samples_keep_their_sizes_through_sums_and_other_resolutions():
+    batch = smooth([0.3, 1.0, 1.0, 2.0], side=32)
+    seen = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            seen.append(Fused()(batch).square().mean((1, 2, 3)))
+    seen = torch.stack(seen).mean(0)
+    model = Fused()
+    context, _ = forward(trace(model, batch), as_they_are(model), InputMoments.of(batch))
+    found = context.signals["head:conv2d"].anchors
+    assert found is not None
+    said = found.own.view(len(batch), -1).mean(1)
+    assert (said / said.mean()).tolist() == pytest.approx((seen / seen.mean()).tolist(), rel=0.2)

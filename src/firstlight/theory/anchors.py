@@ -219,10 +219,10 @@ class Anchors:
         lack = self.values - Anchors(values, own, self.samples, grid).blocks().values
         return Anchors(values + lack[block][:, block], own, self.samples, grid, self.pixels)
 
-    def blocks(self) -> "Anchors":
-        """Averaged over the points of each block."""
-        grid = tuple(a // _POINTS for a in self.grid)
-        parts = [size for a in grid for size in (a, _POINTS)]
+    def blocks(self, grid: tuple[int, ...] | None = None) -> "Anchors":
+        """Averaged over the points of each block, or over the blocks of each of a coarser `grid`."""
+        grid = tuple(a // _POINTS for a in self.grid) if grid is None else grid
+        parts = [size for a, b in zip(self.grid, grid, strict=True) for size in (b, a // b)]
         n, inner = self.samples, tuple(range(2, 2 * len(grid) + 1, 2))
         outer = tuple(2 * len(grid) + 1 + d for d in inner)
         values = self.values.view(n, *parts, n, *parts).mean((*inner, *outer))
@@ -249,10 +249,12 @@ def of_images(batch: Tensor) -> Anchors | None:
 
 def of_function(base: Anchors, mean: float, f: Elementwise, second: float) -> Anchors:
     """E f(z_i) f(z_j) by Mehler's series; its coefficients are interpolated between a few variances."""
-    variance = (base.own - mean**2).clamp_min(0)
+    sizes = base.own.clamp_min(0).sqrt()  # a mean is large where the signal is, as in `mixture.sized`
+    means = mean * sizes / sizes.mean().clamp_min(1e-150)
+    variance = (base.own - means**2).clamp_min(0)
     root = variance.sqrt().clamp_min(1e-150)
-    alike = ((base.values - mean**2) / (root[:, None] * root)).clamp(-1, 1)
-    coefficients, squares = _interpolated(f, mean, variance.numpy())
+    alike = ((base.values - means[:, None] * means) / (root[:, None] * root)).clamp(-1, 1)
+    coefficients, squares = _interpolated(f, means.numpy(), variance.numpy())
     total, power = torch.zeros_like(alike), torch.ones_like(alike)
     for a in coefficients.T[:_TERMS]:
         total.addcmul_(power * a, a[:, None])
@@ -264,12 +266,13 @@ def of_function(base: Anchors, mean: float, f: Elementwise, second: float) -> An
     return found.scaled(second) if second > 0 else found
 
 
-def _interpolated(f: Elementwise, mean: float, variance: Floats) -> tuple[Tensor, Tensor]:
+def _interpolated(f: Elementwise, means: Floats, variance: Floats) -> tuple[Tensor, Tensor]:
     log = np.log(np.maximum(variance, 1e-12 * max(float(variance.max()), 1e-280)))
     low, high = float(log.min()), float(log.max())
     count = 1 if high - low < 1e-6 else min(_LEVELS, 2 + math.ceil((high - low) / 0.25))
     levels = np.linspace(low, high, count)
-    found = moments(f, np.full(count, mean), np.exp(levels))
+    middle = float(np.mean(means) / max(np.sqrt(variance).mean(), 1e-150))
+    found = moments(f, middle * np.exp(levels / 2), np.exp(levels))
     table = np.column_stack([found.coefficients, found.second])
     if count == 1:
         rows = np.repeat(table, len(log), 0)

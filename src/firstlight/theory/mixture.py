@@ -35,6 +35,12 @@ class Bins(NamedTuple):
 _EVEN = Bins(np.ones(1), np.ones((1, 1)), None)
 
 
+def sized(parts: Bins) -> Floats:
+    """The mean of each level over that of all: where a signal is large its mean is, as a ReLU makes it."""
+    roots = np.sqrt(parts.levels)
+    return np.asarray(roots / max(float(roots.mean()), 1e-300))
+
+
 def bins(profile: Tensor | None) -> Bins:
     """Cut the places of a profile [N, ...] into bins of equally many."""
     if profile is None:
@@ -157,8 +163,9 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
     parts = bins(base.profile)
     heavy, roots = _weighed(parts, weight)
     places, levels = len(mean), len(parts.levels)
-    variance = np.maximum(second[:, None] * parts.levels - (mean**2)[:, None], 0.0)
-    found = moments(f, np.repeat(mean, levels), variance.reshape(-1))
+    means = mean[:, None] * sized(parts)
+    variance = np.maximum(second[:, None] * parts.levels - means**2, 0.0)
+    found = moments(f, means.reshape(-1), variance.reshape(-1))
 
     def weigh(values: Floats) -> Floats:
         shape = maps[0].shape if len(values) == places else pair_shape
@@ -170,9 +177,9 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
     pair_shape = tuple(torch.broadcast_shapes(maps[0].shape, base.far.shape))
     pairs = _Pairs.of(maps[0].shape, pair_shape, parts.shares)
     far = np.ascontiguousarray(base.far.expand(pair_shape).numpy()).reshape(-1)
-    deviation = _by_sample(np.sqrt(variance)[..., None], parts.shares)
-    near_alike = _ratio(far - mean[pairs.place] ** 2, pairs.within(deviation)[:, 0])
-    other_alike = _ratio(other - mean**2, _across(deviation)[:, 0])
+    deviation, centre = (_by_sample(m[..., None], parts.shares) for m in (np.sqrt(variance), means))
+    near_alike = _ratio(far - pairs.within(centre)[:, 0], pairs.within(deviation)[:, 0])
+    other_alike = _ratio(other - _across(centre)[:, 0], _across(deviation)[:, 0])
     values = _by_sample(found.coefficients.reshape(places, levels, -1), parts.shares)
     slopes = pairs.within(_by_sample(found.slope_coefficients.reshape(places, levels, -1), roots))
     whole, whole_chi = average(found.second), average(found.chi)

@@ -57,19 +57,26 @@ def _main(node: Node, ctx: Context) -> Signal:
     return next((x for name in node.inputs if (x := ctx.signals[name]).anchors is not None), ctx.first(node))
 
 
-def _finest(operands: Sequence[Signal]) -> Anchors:
-    """The anchors with the most places, of operands of which one at least has some."""
-    return max((x.anchors for x in operands if x.anchors is not None), key=lambda k: k.places)
+def _common(operands: Sequence[Signal]) -> Anchors:
+    """The anchors with the fewest places beyond one, to which all can be brought; one operand at least has some."""
+    known = [x.anchors for x in operands if x.anchors is not None]
+    return min([k for k in known if k.places > 1] or known, key=lambda k: k.places)
 
 
 def _or_even(x: Signal, like: Anchors) -> Anchors | None:
     """The anchors of `x`; of a signal without any, what its scalars say, everywhere the same."""
     if x.anchors is not None:
+        if x.anchors.places > like.places and _fits(x.anchors.grid, like.grid):
+            return x.anchors.blocks(like.grid)
         return x.anchors if x.anchors.grid == like.grid else _repeated(x.anchors, like)
     _, second, far, other = x.scalars()
     n, p = like.samples, like.places
     same = torch.block_diag(*[torch.ones(p, p, dtype=torch.float64)] * n)
     return replace(like.becoming(other + (far - other) * same, torch.full_like(like.own, second)), noise=0.0)
+
+
+def _fits(fine: tuple[int, ...], coarse: tuple[int, ...]) -> bool:
+    return len(fine) == len(coarse) and all(a % b == 0 for a, b in zip(fine, coarse, strict=True))
 
 
 def _repeated(gate: Anchors, like: Anchors) -> Anchors | None:
@@ -246,7 +253,7 @@ def _sum(node: Node, ctx: Context, out: Signal) -> Anchors | None:
         x = _main(node, ctx)
         return None if x.anchors is None or out.shape != x.shape else x.anchors.scaled(float(out.second.mean()))
     a, b = operands
-    like = _finest(operands)
+    like = _common(operands)
     one, two = _or_even(a, like), _or_even(b, like)
     if one is None or two is None:
         return None
@@ -265,7 +272,7 @@ def _sum(node: Node, ctx: Context, out: Signal) -> Anchors | None:
 @_carries("mul", "multiply")
 def _product(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     operands = [ctx.signals[name] for name in node.inputs]
-    like = _finest(operands)
+    like = _common(operands)
     if len(operands) != 2 or any(not ctx.is_signal(x.name) for x in operands):
         return like.scaled(float(out.second.mean()))
     one, two = (_or_even(x, like) for x in operands)

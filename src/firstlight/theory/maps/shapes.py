@@ -158,7 +158,7 @@ def _joined(dim: int, parts: Sequence[Signal], size: int) -> dict[str, Coefficie
 
 def _profile(node: Node, x: Signal) -> Tensor | None:
     """The profile, where only its dimensions change places, or channels alone are chosen."""
-    if x.profile is not None and node.function in _PERMUTING:
+    if x.profile is not None and (node.function in _PERMUTING or node.function.startswith("upsample_nearest")):
         return torch.as_tensor(_call(node, x.profile))
     return fitting(x.profile, shape_of(node)) if node.function in ("slice", "narrow", "channel_shuffle") else None
 
