@@ -10,7 +10,8 @@ from firstlight.graph import trace
 from firstlight.probe import probe
 from firstlight.theory import InputMoments, as_they_are, propagate, walk
 from firstlight.theory.anchors import Anchors, centred, of_function, of_images
-from firstlight.theory.elementwise import Elementwise
+from firstlight.theory.elementwise import Elementwise, aten
+from firstlight.theory.lone import evened
 from firstlight.theory.spectrum import sharing
 from firstlight.theory.taps import Taps
 
@@ -141,3 +142,24 @@ def test_each_sample_of_photographs_keeps_its_own_size_through_layers():
         torch.manual_seed(seed)
         measured.append(build()(batch).detach().square().mean((1, 2, 3)).numpy())
     assert said == pytest.approx(np.mean(measured, 0), rel=0.2)
+
+
+def test_places_that_make_one_channel_large_count_for_less_after_its_norm():
+    """A function of a normalized field, normalized again: against 40,000 channels drawn."""
+    rng = torch.Generator().manual_seed(0)
+    sizes = torch.tensor([0.1, 0.3, 0.8, 2.8], dtype=torch.float64).repeat_interleave(16)
+    alike = torch.block_diag(*[torch.full((16, 16), 0.5, dtype=torch.float64)] * 4) + 0.5 * torch.eye(64)
+    root = torch.linalg.cholesky(alike) * sizes.sqrt()[:, None]
+    z = torch.randn(40_000, 64, generator=rng, dtype=torch.float64) @ root.T
+    z = z - z.mean(1, keepdim=True)
+    z = z / z.square().mean(1, keepdim=True).sqrt()
+    y = nn.functional.silu(z)
+    y = y - y.mean(1, keepdim=True)
+    squares = y.square()
+    normed = squares / squares.mean(1, keepdim=True)
+    seen = (normed.mean(0) / (squares.mean(0) / squares.mean())).view(4, 16).mean(1)
+    kernel = z.T @ z / len(z)
+    base = Anchors(kernel, kernel.diagonal().clone(), 4, (4, 4))
+    found = evened(of_function(base, 0.0, aten("silu", {}), 1.0), (4, 4))
+    assert found.view(4, 16).mean(1).tolist() == pytest.approx(seen.tolist(), rel=0.04)
+    assert seen[0] > 1.15 * seen[3]

@@ -24,8 +24,8 @@ from firstlight.theory.signal import Signal
 from firstlight.theory.spectrum import Spectrum
 
 _BLOCKS = 256  # of all samples together
-_GRID = 4  # along one side, at most
-_POINTS = 2  # in each block and direction, while maps are large and places within a block differ
+GRID = 4  # along one side, at most
+POINTS = 2  # in each block and direction, while maps are large and places within a block differ
 _FINE = 28  # sites along one side, from which on blocks do
 _ENOUGH = 20_000  # windows that a covariance of pixels is taken over
 _TERMS, _LEVELS = 16, 12
@@ -67,7 +67,7 @@ class Pixels:
         grid = tuple(_cuts(m, int(math.sqrt(_BLOCKS / n))) for m in sites)
         if min(grid) < 2:
             return None
-        several = all(m >= _POINTS * a for m, a in zip(sites, grid, strict=True))
+        several = all(m >= POINTS * a for m, a in zip(sites, grid, strict=True))
         rows, columns = (_points(m, a) for m, a in zip(sites, grid, strict=True))
         means, own, points = [], [], []
         for seen in self._windows(sites, channels):
@@ -122,13 +122,13 @@ def _places(features: Sequence[Tensor]) -> Tensor:
 def _points(sites: int, blocks: int) -> Tensor:
     """The middles of the parts of each block."""
     spare, size = sites % blocks, sites // blocks
-    inside = ((torch.arange(_POINTS) + 0.5) * size / _POINTS).long()
+    inside = ((torch.arange(POINTS) + 0.5) * size / POINTS).long()
     return (spare // 2 + torch.arange(blocks)[:, None] * size + inside).reshape(-1)
 
 
 def _cuts(sites: int, most: int) -> int:
     """Blocks along one side: as many as fit evenly."""
-    most = min(_GRID, most, sites)
+    most = min(GRID, most, sites)
     return next((k for k in range(most, max(most // 2, 1), -1) if sites % k == 0), most)
 
 
@@ -152,6 +152,8 @@ class Anchors:
         grid: blocks along each spatial dimension of one sample; empty when its sites have been averaged.
         pixels: the images, as long as the signal is a first convolution of them.
         noise: variance of the kernel of one draw about this one: of a layer that sums ``d`` products, ``1/d``.
+        lone: the kernel of the field that each channel is a function of, the field's mean, and the function, as long as
+            channels are not mixed.
     """
 
     values: Tensor
@@ -160,6 +162,7 @@ class Anchors:
     grid: tuple[int, ...]
     pixels: Pixels | None = None
     noise: float = 0.0
+    lone: "tuple[Anchors, float, Elementwise] | None" = None
 
     @cached_property
     def _spectra(self) -> dict[int, Spectrum]:
@@ -178,7 +181,7 @@ class Anchors:
 
     def becoming(self, values: Tensor, own: Tensor) -> "Anchors":
         """Other moments of the same blocks."""
-        return replace(self, values=values, own=own, pixels=None)
+        return replace(self, values=values, own=own, pixels=None, lone=None)
 
     def scaled(self, second: float, added: float = 0.0) -> "Anchors":
         """Multiplied by one factor, then shifted by `added`, so that E z² is `second` on average."""
@@ -201,10 +204,10 @@ class Anchors:
         Args:
             points: E z z' between single sites, several in each block, [M', M'].
         """
-        grid = tuple(_POINTS * a for a in self.grid)
+        grid = tuple(POINTS * a for a in self.grid)
         index = torch.arange(len(self.own)).view(self.samples, *self.grid)
         for d in range(len(grid)):
-            index = index.repeat_interleave(_POINTS, 1 + d)
+            index = index.repeat_interleave(POINTS, 1 + d)
         block = index.reshape(-1)
         seen = Anchors(points, points.diagonal().clone(), self.samples, grid).blocks()
         factor = (self.own / seen.own.clamp_min(1e-300)).sqrt()[block]
@@ -212,7 +215,7 @@ class Anchors:
         values = points * (factor[:, None] * factor)
         # Two sites of one part resemble each other as much as leaves the block the average that it has.
         values.diagonal().zero_()
-        count = _POINTS ** len(grid)
+        count = POINTS ** len(grid)
         rest = Anchors(values, own, self.samples, grid).blocks().values.diagonal()
         close = (count * (self.values.diagonal() - rest) / self.own.clamp_min(1e-300)).clamp(-1, 1)[block]
         values.diagonal().copy_(own * close)
@@ -221,7 +224,7 @@ class Anchors:
 
     def blocks(self, grid: tuple[int, ...] | None = None) -> "Anchors":
         """Averaged over the points of each block, or over the blocks of each of a coarser `grid`."""
-        grid = tuple(a // _POINTS for a in self.grid) if grid is None else grid
+        grid = tuple(a // POINTS for a in self.grid) if grid is None else grid
         parts = [size for a, b in zip(self.grid, grid, strict=True) for size in (b, a // b)]
         n, inner = self.samples, tuple(range(2, 2 * len(grid) + 1, 2))
         outer = tuple(2 * len(grid) + 1 + d for d in inner)
@@ -262,7 +265,7 @@ def of_function(base: Anchors, mean: float, f: Elementwise, second: float) -> An
     missing = (squares - (coefficients[:, :_TERMS] ** 2).sum(1)).clamp_min(0).sqrt()
     total.addcmul_(power * missing, missing[:, None])
     slope = float(coefficients[:, 1].square().mean() / variance.mean().clamp_min(1e-300))  # for small changes of K
-    found = replace(base.becoming(total, squares), noise=base.noise * slope**2)
+    found = replace(base.becoming(total, squares), noise=base.noise * slope**2, lone=(base, mean, f))
     return found.scaled(second) if second > 0 else found
 
 
@@ -345,7 +348,7 @@ def _moved(whole: Tensor, weights: Mapping[int, float], dims: tuple[int, ...], z
 def coarser(anchors: Anchors, sites: Sequence[int]) -> Anchors:
     """Blocks instead of points once maps are small, and one block per site where there are more blocks than sites."""
     grid = anchors.grid
-    if max(grid) > _GRID and max(sites) <= _FINE:
+    if max(grid) > GRID and max(sites) <= _FINE:
         anchors = anchors.blocks()
     if all(n >= a for n, a in zip(sites, anchors.grid, strict=True)):
         return anchors

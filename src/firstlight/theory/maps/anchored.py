@@ -15,6 +15,7 @@ from firstlight.graph import Node
 from firstlight.graph.vocabulary import REARRANGEMENT
 from firstlight.theory.anchors import Anchors, calibrated, centred, coarser, of_function, shifted
 from firstlight.theory.axes import main_kind, size
+from firstlight.theory.lone import evened
 from firstlight.theory.maps.filtered import equalized, sizes_differ
 from firstlight.theory.maps.registry import Context, entered
 from firstlight.theory.maps.windows import each, leading_padding
@@ -95,7 +96,7 @@ def _linear(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     if x.anchors is None or main_kind(x.axes[-1]) != "c" or out.sites() != x.sites():
         return None
     drawn = _varied(x, x.anchors) ** 2 / x.shape[-1]
-    return _weighted(node, ctx, replace(x.anchors, noise=x.anchors.noise + drawn), out)
+    return _weighted(node, ctx, replace(x.anchors, noise=x.anchors.noise + drawn, lone=None), out)
 
 
 def _varied(x: Signal, found: Anchors) -> float:
@@ -124,7 +125,9 @@ def _convolution(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     square, drawn = (1.0, 0.0) if out.taps is None else (out.taps.square, out.taps.drawn)
     taps = [_reach(*setting) for setting in zip(kernel, dilation, stride, strict=True)]
     noise = x.anchors.noise * square + drawn * _varied(x, x.anchors) ** 2
-    found = coarser(replace(shifted(x.anchors, taps, x.shape[2:], any(before)), noise=noise), out.shape[2:])
+    lone = x.anchors.lone if weight.shape[1] == 1 else None
+    found = replace(shifted(x.anchors, taps, x.shape[2:], any(before)), noise=noise, lone=lone)
+    found = coarser(found, out.shape[2:])
     if weight.balanced and int(node.arguments["groups"]) == 1:
         found = _unshared(x, found, float(out.second.mean() / weight.second.mean().clamp_min(1e-300)), weight.shape[1:])
     return _weighted(node, ctx, found, out)
@@ -205,7 +208,11 @@ def _of_each_channel(x: Signal, found: Anchors, ctx: Context) -> Anchors:
     if apart is None and x.taps is not None and not x.taps.drawn:
         apart = x.taps.apart
     if apart is not None:
-        return replace(middle, values=middle.values * apart, noise=middle.noise * apart**2)
+        even = evened(found, x.shape[2:])
+        values, own = middle.values * apart, middle.own
+        if even is not None:
+            values, own = values * (even[:, None] * even).sqrt(), own * even
+        return replace(middle, values=values, own=own, noise=middle.noise * apart**2)
     return replace(found.spectrum(sites).equalized(found, sites), noise=middle.noise)
 
 
