@@ -42,7 +42,7 @@ class BatchMixing(Rule):
         yield self.finding(
             "warn" if batch_norm else "fail",
             title=f"{function} mixes the samples of a batch: other neighbours change the first result by "
-            f"{mixing.change:.0%}",
+            f"{mixing.change:.2g} of its size",
             evidence="in eval mode, with the first sample the same and its companion replaced; nothing should change.",
             cause="batch normalization without running statistics"
             if batch_norm
