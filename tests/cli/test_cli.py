@@ -173,9 +173,16 @@ def test_a_killed_scan_goes_on_and_gives_the_same_file(tmp_path):
     assert not partial.exists()
 
 
+def listening():
+    """What runs in the background of a shell inherits a deaf ear for interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted(command, output):
     """What a command says when it is interrupted once the scan has begun to keep blocks."""
-    victim = subprocess.Popen([*FIRSTLIGHT, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    victim = subprocess.Popen(
+        [*FIRSTLIGHT, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening
+    )
     partial = Path(f"{output}.partial")
     deadline = time.monotonic() + 60
     while not partial.exists() and victim.poll() is None and time.monotonic() < deadline:
