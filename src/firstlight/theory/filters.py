@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 from scipy.signal import fftconvolve
@@ -146,14 +147,10 @@ class Covariance:
         r = np.where(known, self.close[tuple(np.where(known, lags[..., d], 0) for d in (0, 1))], 0.0)
         return self.far + r * (self.own - self.far)
 
-    def between_taps(self, filters: Filters, lag: Sequence[int] = (0, 0)) -> Floats:
-        """``S`` of two taps, of two sites `lag` apart, [T, T]."""
-        steps = filters.steps
-        return self.at(steps[:, None] - steps + np.array(lag)) * filters.inside(self.sites)
-
     def sizes(self, filters: Filters) -> Floats:
         """``σ²`` of each filter, [K]."""
-        return filters.squares(self.between_taps(filters))
+        steps = filters.steps
+        return filters.squares(self.at(steps[:, None] - steps) * filters.inside(self.sites))
 
     def shared(self, filters: Filters) -> Floats:
         """``(Σ f)²`` of each, of the taps inside: what distant sites share is multiplied by it, [K]."""
@@ -167,13 +164,9 @@ class Covariance:
         steps, sites = filters.steps, self.sites
         total = np.zeros((len(steps), len(steps)))
         counts = [_pairs(steps[:, d], n) for d, n in enumerate(sites)]
-        for a in range(-sites[0] + 1, sites[0]):
-            if abs(a) >= self.close.shape[0]:
-                continue
-            for b in range(-sites[1] + 1, sites[1]):
-                if abs(b) < self.close.shape[1]:
-                    near = float(self.at(np.array([a, b]))) - self.far
-                    total += near * counts[0][a] * counts[1][b]
+        most = [min(n, m) for n, m in zip(sites, self.close.shape, strict=True)]
+        for a, b in product(*(range(1 - n, n) for n in most)):
+            total += (float(self.at(np.array([a, b]))) - self.far) * counts[0][a] * counts[1][b]
         seen = np.prod([np.maximum(n - np.abs(steps[:, d]), 0) for d, n in enumerate(sites)], axis=0)
         total += (self.far - self.other) * seen[:, None] * seen
         return filters.squares(total / np.prod(sites) ** 2)

@@ -16,7 +16,7 @@ from firstlight.graph.vocabulary import REARRANGEMENT
 from firstlight.theory.anchors import Anchors, calibrated, centred, coarser, of_function, shifted
 from firstlight.theory.axes import main_kind, size
 from firstlight.theory.lone import evened
-from firstlight.theory.maps.filtered import equalized, sizes_differ
+from firstlight.theory.maps import filtered
 from firstlight.theory.maps.registry import Context, entered
 from firstlight.theory.maps.windows import each, leading_padding
 from firstlight.theory.signal import Signal
@@ -204,7 +204,7 @@ def _of_each_channel(x: Signal, found: Anchors, ctx: Context) -> Anchors:
         exact = found.pixels.moments(channels=x.taps.channels)
         return centred(coarser(found if exact is None else exact, x.shape[2:]), sites).scaled(1.0)
     middle = centred(found, sites).scaled(1.0)
-    apart = equalized(x, ctx)[0] if sizes_differ(x) else None
+    apart = filtered.apart(x, ctx) if filtered.sizes_differ(x) else None
     if apart is None and x.taps is not None and not x.taps.drawn:
         apart = x.taps.apart
     if apart is not None:

@@ -59,17 +59,23 @@ def over_channels(squares: Floats) -> tuple[float, float]:
     return mean * float(squares.mean()), float(inverse.var()) / mean**2
 
 
-def equalized(x: Signal, ctx: Context) -> tuple[float, Near | None]:
-    """Once a norm has divided every channel by its size: by how much distant sites share less than before, and `near`.
+def apart(x: Signal, ctx: Context) -> float:
+    """By how much distant sites share less once a norm has divided every channel by its size.
 
     ``(Σ f)²/σ²`` on average, over the average ``(Σ f)²`` over the average ``σ²``.
     """
     found = of(x)
     covariance = _covariance(found, x, ctx)
     squares, shared = covariance.sizes(found), covariance.shared(found)
-    apart = float(np.mean(shared / squares) * np.mean(squares) / np.mean(shared))
-    near = covariance.closeness(found, squares)
-    return apart, x.near if near is None or x.near is None else near
+    return float(np.mean(shared / squares) * np.mean(squares) / np.mean(shared))
+
+
+def closeness(x: Signal, ctx: Context) -> Near | None:
+    """`Signal.near` once a norm has divided every channel by its size."""
+    found = of(x)
+    covariance = _covariance(found, x, ctx)
+    near = None if x.near is None else covariance.closeness(found, covariance.sizes(found))
+    return x.near if near is None else near
 
 
 def _covariance(filters: Filters, x: Signal, ctx: Context) -> Covariance:
@@ -84,11 +90,10 @@ def _known(filters: Filters | None) -> Filters | None:
     return filters if filters is not None and filters.drawn else None
 
 
-def _back(g: Gradient, flow: Gradient, response: Response, before: float) -> Gradient:
-    """`flow`, what the operation's own rule makes of `g`, with what comes through filters as they have it.
+def _back(flow: Gradient, response: Response, before: float) -> Gradient:
+    """`flow`, what the operation's own rule makes of a gradient, with what comes through filters as they have it.
 
     Args:
-        g: the gradient by the result.
         flow: by the operand.
         response: at the operand.
         before: what `flow` has of that part, E g².
@@ -100,16 +105,37 @@ def _back(g: Gradient, flow: Gradient, response: Response, before: float) -> Gra
     return replace(flow, second=maps[0], far=maps[1], response=response, tied=1.0, other=flow.other * changed)
 
 
-def _unchanged(
-    g: Gradient, flow: Gradient, filters: Filters, sites: Sequence[int], alike: float | None = None
+def _handed_on(
+    g: Gradient,
+    flow: Gradient,
+    sizes: "float | Floats" = 1.0,
+    *,
+    sites: Sequence[int] | None = None,
+    alike: float | None = None,
 ) -> Gradient:
-    """The same filters, or each multiplied by a number whose mean square is one, after a rule that scales evenly."""
-    if g.response is None:
+    """The same filters, each multiplied by a number whose mean square is one, after a rule that scales evenly.
+
+    Args:
+        g: the gradient by the result.
+        flow: by the operand.
+        sizes: those numbers.
+        sites, alike: of `Response`, where they change.
+    """
+    known = g.response
+    if known is None:
         return flow
     factor = float(flow.second.mean()) / max(float(g.second.mean()), 1e-300)
-    alike = g.response.alike if alike is None else alike
-    response = Response(filters, g.response.unit * factor, alike, tuple(sites) or (1, 1))
-    return _back(g, flow, response, g.response.second * factor)
+    response = Response(
+        known.filters.scaled(sizes),
+        known.unit * factor,
+        known.alike if alike is None else alike,
+        known.sites if sites is None else _sites(sites),
+    )
+    return _back(flow, response, known.second * factor)
+
+
+def _sites(sites: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sites) or (1, 1)
 
 
 @_carries("conv2d")
@@ -130,7 +156,7 @@ def _depthwise(node: Node, ctx: Context, step: Step) -> Step:
         response = replace(g.response, filters=back)
         share = g.response.second / max(float(g.second.mean()), 1e-300)
         return [
-            (name, _back(g, flow, response, share * float(flow.second.mean())) if name == x.name else flow, on)
+            (name, _back(flow, response, share * float(flow.second.mean())) if name == x.name else flow, on)
             for name, flow, on in flows
         ]
 
@@ -151,13 +177,12 @@ def _normalized(node: Node, ctx: Context, step: Step) -> Step:
         second = float(flow.second.mean())
         alike = min(max(float(flow.far.mean()) / max(second, 1e-300), 0.0), 1.0)
         filters = Filters.identity(node.name).scaled(relative)
-        return replace(flow, tied=1.0, response=Response(filters, second, alike, tuple(x.shape[2:]) or (1, 1)))
+        return replace(flow, tied=1.0, response=Response(filters, second, alike, _sites(x.shape[2:])))
 
     def pull(g: Gradient) -> list[Flow]:
         flows = list(step.pull(g))
         if g.response is not None:
-            filters = g.response.filters.scaled(relative)
-            return [(name, _unchanged(g, flow, filters, x.shape[2:]), on) for name, flow, on in flows]
+            return [(name, _handed_on(g, flow, relative, sites=x.shape[2:]), on) for name, flow, on in flows]
         return [(name, begun(flow), on) for name, flow, on in flows] if sizes_differ(x) and scale else flows
 
     return replace(_carried(step, of(x).scaled(roots * scale)), pull=pull)
@@ -179,11 +204,8 @@ def _sum(node: Node, ctx: Context, step: Step) -> Step:
         followed = parts[1][1] if parts[0][0] <= _LITTLE * parts[1][0] else None
 
     def pull(g: Gradient) -> list[Flow]:
-        if g.response is None:
-            return list(step.pull(g))
-        filters, sites = g.response.filters, g.response.sites
         return [
-            (name, _unchanged(g, flow, filters.scaled(math.copysign(1, scales.get(name, 1.0))), sites), on)
+            (name, _handed_on(g, flow, math.copysign(1, scales.get(name, 1.0))), on)
             if name in scales or still
             else (name, flow, on)
             for name, flow, on in step.pull(g)
@@ -203,11 +225,7 @@ def _pooled(node: Node, ctx: Context, step: Step) -> Step:
     followed = Filters(out.name, (amplitudes / np.sqrt(np.mean(amplitudes**2)))[:, None, None], found.drawn + 1)
 
     def pull(g: Gradient) -> list[Flow]:
-        if g.response is None:
-            return list(step.pull(g))
-        return [
-            (name, _unchanged(g, flow, g.response.filters, x.shape[2:], 1.0), on) for name, flow, on in step.pull(g)
-        ]
+        return [(name, _handed_on(g, flow, sites=x.shape[2:], alike=1.0), on) for name, flow, on in step.pull(g)]
 
     return replace(_carried(step, followed), pull=pull)
 
@@ -218,9 +236,6 @@ def _arranged(node: Node, ctx: Context, step: Step) -> Step:
     x = ctx.first(node)
 
     def pull(g: Gradient) -> list[Flow]:
-        if g.response is None:
-            return list(step.pull(g))
-        filters, sites = g.response.filters, g.response.sites
-        return [(name, _unchanged(g, flow, filters, sites), on) for name, flow, on in step.pull(g)]
+        return [(name, _handed_on(g, flow), on) for name, flow, on in step.pull(g)]
 
     return replace(_carried(step, _known(x.filters)), pull=pull)

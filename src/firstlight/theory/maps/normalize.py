@@ -24,7 +24,7 @@ from torch import Tensor
 
 from firstlight.graph import Node
 from firstlight.theory.axes import label, main_kind, size
-from firstlight.theory.maps.filtered import equalized, over_channels, sizes, sizes_differ
+from firstlight.theory.maps.filtered import closeness, over_channels, sizes, sizes_differ
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, with_maps
 from firstlight.theory.mixture import about_mean
 from firstlight.theory.signal import Coefficient, Gradient, Near, Signal, like_most
@@ -89,7 +89,7 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     profile = about_mean(x.profile, float(x.second.mean()), float(level.mean())) if shared else None
     near = out.near
     if group.channels == 1:
-        near = equalized(x, ctx)[1] if sizes_differ(x) else _equalized(x)
+        near = closeness(x, ctx) if sizes_differ(x) else _equalized(x)
     out = ctx.register(replace(out, terms={**out.terms, node.name: 1.0}, profile=profile, near=near))
     over_numbers, noise = _over_numbers(x, group, float(level.mean()))
     weights = x.fan if group.channels == 1 else math.inf
