@@ -79,7 +79,7 @@ def orthogonal(rounds: int) -> None:
 
 
 def whole(name: str, rounds: int) -> None:
-    """From nothing to initialized against the library's constructor, with the plan at hand and with all of the work."""
+    """From the meta device, or from nothing, to initialized against the library's constructor, with and without a plan."""
     image = torch.zeros(2, 3, 224, 224, device="meta")
 
     def empty() -> nn.Module:
@@ -87,9 +87,10 @@ def whole(name: str, rounds: int) -> None:
             return open_model(name)
 
     plan = SCHEMES["kaiming"](trace(empty(), image))
-    ready = iter([empty() for _ in range(rounds + 1)])
+    ready = iter([empty() for _ in range(2 * rounds + 2)])
     steps: dict[str, Callable[[], object]] = {
         "initialized by a plan": lambda: apply(plan, next(ready)),
+        "traced, planned, initialized": lambda: fl.initialize(next(ready), image, scheme="kaiming"),
         "built on meta, initialized by a plan": lambda: apply(plan, empty()),
         "built on meta, traced, planned, initialized": lambda: fl.initialize(empty(), image, scheme="kaiming"),
     }
