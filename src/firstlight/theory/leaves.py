@@ -13,13 +13,14 @@ from firstlight.theory.axes import label
 from firstlight.theory.inputs import InputMoments
 from firstlight.theory.signal import Signal, fresh, scalar
 
-Drawn: TypeAlias = Mapping[str, tuple[float, ...]]
-"""Mean and second moment of the elements of each parameter; then, where known, their kurtosis (3 when not)."""
+Drawn: TypeAlias = Mapping[str, tuple[float | Tensor, ...]]
+"""Mean and second moment of the elements of each parameter; then, where known, their kurtosis (3 when not). Of a buffer
+with a channel for each angle, as the sines and cosines of rotary positions are, both along the last dimension [C]."""
 
 _OFF = -50.0
 
 
-def as_they_are(model: nn.Module, *, weights: bool = True) -> dict[str, tuple[float, ...]]:
+def as_they_are(model: nn.Module, *, weights: bool = True) -> dict[str, tuple[float | Tensor, ...]]:
     """Mean, second moment and kurtosis of every parameter and buffer.
 
     An element of -50 or less in a buffer switches an attention weight off and is no part of the rest's distribution. A
@@ -33,13 +34,25 @@ def as_they_are(model: nn.Module, *, weights: bool = True) -> dict[str, tuple[fl
     Returns:
         By name; tensors on the meta device, which have no values, are left out.
     """
-    found: dict[str, tuple[float, ...]] = {}
+    found: dict[str, tuple[float | Tensor, ...]] = {}
+    parameters = dict(model.named_parameters()) if weights else {}
     with torch.no_grad():
-        for name, tensor in [*(model.named_parameters() if weights else ()), *model.named_buffers()]:
+        for name, tensor in [*parameters.items(), *model.named_buffers()]:
             if not tensor.is_meta and tensor.numel() and tensor.is_floating_point():
                 values = tensor.detach().double()
-                found[name] = _moments(values[values > _OFF] if bool((values > _OFF).any()) else values)
+                on = values > _OFF
+                if name not in parameters and values.dim() > 1 and bool(on.all()):
+                    found[name] = _by_channel(values)
+                else:
+                    found[name] = _moments(values[on] if bool(on.any()) else values)
     return found
+
+
+def _by_channel(values: Tensor) -> tuple[float | Tensor, ...]:
+    """Of a buffer, which is not drawn: what each index of the last dimension is, over all others."""
+    rows = values.flatten(0, -2)
+    mean, second = rows.mean(0), rows.square().mean(0)
+    return (mean, second) if bool((second != second[0]).any()) else _moments(values)
 
 
 def _moments(values: Tensor) -> tuple[float, float, float]:
@@ -67,8 +80,8 @@ def leaf(node: Node, drawn: Drawn, batch: int, inputs: InputMoments) -> Signal:
     rank = len(shape)
     if node.kind == "input":
         return inputs.signal(node.name, shape, batch)
-    mean, square, *kurtosis = drawn.get(node.name, (0.0, 0.0 if node.kind == "buffer" else 1.0))
-    second, far = scalar(square, rank), scalar(mean**2, rank)
+    first, square, *kurtosis = drawn.get(node.name, (0.0, 0.0 if node.kind == "buffer" else 1.0))
+    mean, second = (torch.as_tensor(m, dtype=torch.float64).reshape((1,) * (rank - 1) + (-1,)) for m in (first, square))
     axes = label(shape, "c" * rank)
-    signal = fresh(node.name, shape, axes, mean=scalar(mean, rank), second=second, far=far, other=second)
-    return replace(signal, kurtosis=kurtosis[0]) if kurtosis else signal
+    signal = fresh(node.name, shape, axes, mean=mean, second=second, far=mean**2, other=second)
+    return replace(signal, kurtosis=float(kurtosis[0])) if kurtosis else signal
