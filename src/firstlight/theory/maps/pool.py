@@ -137,9 +137,7 @@ def adaptive(node: Node, ctx: Context) -> Step:
 def reduce(node: Node, ctx: Context) -> Step:
     """Mean or sum over whole dimensions."""
     x = ctx.first(node)
-    chosen = node.arguments.get("dim")
-    listed = range(len(x.shape)) if chosen in (None, ()) else each(chosen, 1) if isinstance(chosen, int) else chosen
-    dims = tuple(sorted(int(d) % len(x.shape) for d in listed))
+    dims = tuple(sorted(_named(node, x)))
     return over(node, ctx, x, dims, tuple(x.shape[d] for d in dims), shape_of(node), total=node.function == "sum")
 
 
@@ -226,8 +224,8 @@ def maximum(node: Node, ctx: Context) -> Step | None:
         return None
     inside = Counter(window.sum(scalar(1.0, len(x.shape))).flatten().tolist()) if window else Counter({n: 1})
     out, chi = largest_of(node, x, inside, r)
-    kept = shape if len(shape) == len(x.shape) else None
-    axes = resized(x.axes, kept) if kept else tuple((("s", m),) for m in shape)
+    gone = _named(node, x) if len(shape) < len(x.shape) else ()
+    axes = resized([axis for d, axis in enumerate(x.axes) if d not in gone], shape)
     maps = [m.reshape((1,) * len(shape)) for m in out.maps()]
     near = overlap if x.near is None or window is None else averaged(x.near, window.kernel, window.stride)
     profile = _windowed(x, window, node) if window else None
@@ -246,6 +244,13 @@ def maximum(node: Node, ctx: Context) -> Step | None:
         return [(x.root.name, back.scaled(chi), True), (x.name, back, False)]
 
     return Step(ctx.register(out), pull)
+
+
+def _named(node: Node, x: Signal) -> list[int]:
+    """The dimensions that an operation is taken over; all when it names none."""
+    chosen = node.arguments.get("dim")
+    listed = range(len(x.shape)) if chosen in (None, ()) else [chosen] if isinstance(chosen, int) else chosen
+    return [int(d) % len(x.shape) for d in listed]
 
 
 def _same_winner(window: Window | None, shape: tuple[int, ...]) -> float:
