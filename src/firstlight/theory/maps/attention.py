@@ -171,7 +171,10 @@ def of_signals(node: Node, ctx: Context, a: Signal, b: Signal, axes: Axes) -> St
     pair_b = pb if main_kind(b.axes[-1]) == "c" else float(b.mean.mean()) ** 2
     far = n * (row * far_b + (n - 1) * min(cross_a, 1.0) * pair_b)
     other = n * (float(a.other.mean()) * float(b.other.mean()) + (n - 1) * cross_a * float(b.mean.mean()) ** 2)
-    if a.simplex == -1:
+    by_column = main_kind(b.axes[-1]) == "s" and main_kind(a.axes[-2]) != "s"
+    if by_column:  # a mixture of channels, the same at all sites
+        far = rows
+    elif a.simplex == -1:
         other = float(b.other.mean())
         free = max(qb - float(b.far.mean()), 0.0)
         # Small logits have P = e^{s²}/T; those of other queries agree as far as their products do.

@@ -147,13 +147,15 @@ def fused(node: Node, ctx: Context) -> Step | None:
         p = participation(logits if there else 0.0, n, 2, m)
         alike = participation(common if there else 0.0, n, 2, m)
         between = float(v.apart.mean()) if same < 1 and not m else far_v
-        return whole(n, m, there) ** 2 * between + same * (alike + lean(logits, p, k) * towards) * free
+        return whole(n, m, there) ** 2 * between + (same * alike + lean(logits, p, k) * towards) * free
 
     kept = seen.mean(whole)
     p = seen.mean(lambda n, m: participation(logits, n, 2, m))
     alike = seen.mean(lambda n, m: participation(common, n, 2, m), pairs=True)
     seconds = seen.map(second, rank)
-    other = torch.minimum(kept**2 * v.other.mean(), seconds)
+    # What all queries of a sample, or of two samples, have in common leans all of them to one side.
+    also = lean(logits, p, k) * free * max(float(q.other.mean() / q.second.mean().clamp_min(1e-300)), 0.0)
+    other = torch.minimum(kept**2 * v.other.mean() + also, seconds)
     maps = [(kept * v.mean.mean()).reshape((1,) * rank), seconds, seen.map(shared, rank, pairs=True), other]
     axes = resized((*q.axes[:-1], v.axes[-1]), shape_of(node))
     out = ctx.register(with_maps(replace(v, near=None), node, axes, maps))
