@@ -69,6 +69,7 @@ def leaf(node: Node, drawn: Drawn, batch: int, inputs: InputMoments) -> Signal:
         return inputs.signal(node.name, shape, batch)
     mean, square, *kurtosis = drawn.get(node.name, (0.0, 0.0 if node.kind == "buffer" else 1.0))
     second, far = scalar(square, rank), scalar(mean**2, rank)
-    axes = label(shape, "c" * rank)
+    # A table that a network keeps, of positions or distances, has a row for each place.
+    axes = label(shape, "s" * (rank - 1) + "c" if node.kind == "buffer" and rank > 1 else "c" * rank)
     signal = fresh(node.name, shape, axes, mean=scalar(mean, rank), second=second, far=far, other=second)
     return replace(signal, kurtosis=kurtosis[0]) if kurtosis else signal
