@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from firstlight._typing import Floats
+from firstlight.theory.axes import main_kind
 from firstlight.theory.elementwise import Elementwise, moments, sum_series
 from firstlight.theory.signal import Near, Signal
 
@@ -175,17 +176,17 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
         return np.asarray(values.reshape(places, levels) @ heavy)
 
     pair_shape = tuple(torch.broadcast_shapes(maps[0].shape, base.far.shape))
-    pairs = _Pairs.of(maps[0].shape, pair_shape, parts.shares)
+    pairs = _Pairs.of(base, maps[0].shape, pair_shape, parts.shares, counts)
     far = np.ascontiguousarray(base.far.expand(pair_shape).numpy()).reshape(-1)
     deviation, centre = (_by_sample(m[..., None], parts.shares) for m in (np.sqrt(variance), means))
     near_alike = _ratio(far - pairs.within(centre)[:, 0], pairs.within(deviation)[:, 0])
-    other_alike = _ratio(other - _across(centre)[:, 0], _across(deviation)[:, 0])
+    other_alike = _ratio(other - pairs.across(centre)[:, 0], pairs.across(deviation)[:, 0])
     values = _by_sample(found.coefficients.reshape(places, levels, -1), parts.shares)
     slopes = pairs.within(_by_sample(found.slope_coefficients.reshape(places, levels, -1), roots))
     whole, whole_chi = average(found.second), average(found.chi)
     same = np.asarray((found.coefficients.reshape(places, levels, -1) ** 2).mean(1))
     rest = np.maximum(whole - same.sum(1), 0.0)  # powers beyond the series
-    series, between = pairs.within(values), _across(values)
+    series, between = pairs.within(values), pairs.across(values)
     at_far = sum_series(series, series.sum(1) + rest[pairs.place], near_alike)
     at_other = sum_series(between, between.sum(1) + rest, other_alike)
     chi_rest = np.maximum(whole_chi - average((found.slope_coefficients**2).sum(1)), 0.0)
@@ -241,32 +242,52 @@ def _by_sample(values: Floats, shares: Floats) -> Floats:
     return np.asarray(np.einsum("ukt,nk->unt", values, shares))
 
 
-def _across(samples: Floats) -> Floats:
-    """Products of averages over two samples, from [U, N, T] to [U, T]."""
-    n = samples.shape[1]
-    if n == 1:
-        return np.asarray(samples[:, 0] ** 2)
-    return np.asarray(((samples.sum(1) ** 2) - (samples**2).sum(1)) / (n * (n - 1)))
-
-
 class _Pairs(NamedTuple):
-    """Of each element [V] of a map between sites: its place [V] in the other maps, and its sample if they differ."""
+    """Of each element [V] of a map between sites: its place [V] in the other maps, and its sample if they differ.
+
+    Such a map is an average over the second site, so that is what the second factor of a product is: `sites` are the
+    dimensions to average over of a map of this `shape`, whose places stand for as many as `counts` says.
+    """
 
     place: Any
     sample: Any
+    shape: torch.Size
+    sites: tuple[int, ...]
+    counts: Floats | None
 
     @classmethod
-    def of(cls, shape: torch.Size, pair_shape: tuple[int, ...], shares: Floats) -> "_Pairs":
+    def of(
+        cls, base: Signal, shape: torch.Size, pair_shape: tuple[int, ...], shares: Floats,
+        counts: "list[Tensor | None] | None",
+    ) -> "_Pairs":  # fmt: skip
+        sites = tuple(d for d, axis in enumerate(base.axes) if shape[d] > 1 and main_kind(axis) == "s")
         place = torch.arange(math.prod(shape)).view(shape).expand(pair_shape).reshape(-1).numpy()
+        weights = _weights(shape, counts)
         if not pair_shape or pair_shape[0] != len(shares) or len(shares) == 1:
-            return cls(place, None)
-        return cls(place, np.repeat(np.arange(len(shares)), len(place) // len(shares)))
+            return cls(place, None, shape, sites, weights)
+        return cls(place, np.repeat(np.arange(len(shares)), len(place) // len(shares)), shape, sites, weights)
 
     def within(self, samples: Floats) -> Floats:
         """Products of averages over the same sample, from [U, N, T] to [V, T]."""
+        product = samples * self._partner(samples)
         if self.sample is None:
-            return np.asarray((samples**2).mean(1)[self.place])
-        return np.asarray(samples[self.place, self.sample] ** 2)
+            return np.asarray(product.mean(1)[self.place])
+        return np.asarray(product[self.place, self.sample])
+
+    def across(self, samples: Floats) -> Floats:
+        """Products of averages over two samples, from [U, N, T] to [U, T]."""
+        n, partner = samples.shape[1], self._partner(samples)
+        own = (samples * partner).sum(1)
+        return np.asarray(own if n == 1 else (samples.sum(1) * partner.sum(1) - own) / (n * (n - 1)))
+
+    def _partner(self, samples: Floats) -> Floats:
+        if not self.sites:
+            return samples
+        full = samples.reshape(*self.shape, *samples.shape[1:])
+        weights = np.ones(self.shape) if self.counts is None else self.counts.reshape(self.shape)
+        total = (full * weights[..., None, None]).sum(self.sites, keepdims=True)
+        mean = total / weights.sum(self.sites, keepdims=True)[..., None, None]
+        return np.broadcast_to(mean, full.shape).reshape(samples.shape)
 
 
 def _near(near: Near | None, same: Floats, apart: Floats, rest: float, alike: float) -> Near | None:

@@ -254,10 +254,16 @@ def compress(full: Tensor) -> Tensor:
 
 
 def like_most(sizes: Tensor) -> Tensor:
-    """Which places are like nearly all others in size; where sizes differ everywhere, within a factor of four."""
-    ratio = sizes / sizes.median().clamp_min(1e-300)
+    """Which places are like nearly all others in size; where sizes differ everywhere, within a factor of four.
+
+    Places that are nothing, as padding is, are not asked, and are like none.
+    """
+    some = sizes[sizes > 0]
+    if not some.numel():
+        return torch.ones_like(sizes, dtype=torch.bool)
+    ratio = sizes / some.median()
     alike = (ratio - 1).abs() <= 1e-3
-    return alike if float(alike.double().mean()) > 0.9 else (ratio > 0.25) & (ratio < 4)
+    return alike if int(alike.sum()) > 0.9 * some.numel() else (ratio > 0.25) & (ratio < 4)
 
 
 def fresh(

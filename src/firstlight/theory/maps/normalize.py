@@ -5,7 +5,8 @@ channels, ``n_s`` sites and ``n_b`` samples, the square of the mean is the avera
 
     K̄ = [q/n_s + (1-1/n_s) far]·(1/n_b)(1/n_c) + other·(1-1/n_b)(1/n_c) + (E z)²·(1-1/n_c),
 
-the variance ``σ² = q - K̄``, and every product of two elements becomes ``(K - 2 K̄ + K̄)/σ²``. The forward pass forgets
+the variance ``σ² = q - K̄``, and every product of two elements becomes ``(K - K̄_i - K̄_j + K̄)/σ²``, with ``K̄_i`` the
+average product of one of them with all. The forward pass forgets
 its size; the backward pass is divided by it: ``g ↦ γ/σ (g - mean g - ẑ mean(g ẑ))``. For ReLU before a batch norm,
 ``σ²`` is ``q/2·(1-1/π)`` where ``q/2`` came from ``q``, so gradients grow by ``π/(π-1)`` a layer (Yang et al., "A Mean
 Field Theory of Batch Normalization", 2019).
@@ -72,14 +73,11 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
         place if shares else (k + (group.channels - 1) * cross) / group.channels * centred
         for k, shares in ((far, group.sites > 1), (x.other, group.samples > 1))
     ]
-    levels = [level if shares else p for p, shares in zip(apart, (group.sites > 1, group.samples > 1), strict=True)]
-    products = zip((x.second, x.far, x.other), (place, *apart), (level, *levels), strict=True)
     shared = group.samples > 1 and group.sites > 1  # one σ for all places keeps their sizes apart
     pair_gain = gamma[1] * _pair_of_roots(variance, x, group)
-    gains = (gain, pair_gain, pair_gain)
-    maps = [
-        (k - 2 * p + mean_square) * scale + beta[1] for (k, p, mean_square), scale in zip(products, gains, strict=True)
-    ]
+    # Of `far` and `other` the second element is any: what the mean has in common with it is, on average, `level`.
+    maps = [(x.second - 2 * place + level) * gain + beta[1]]
+    maps += [(k - p) * pair_gain + beta[1] for k, p in zip((x.far, x.other), apart, strict=True)]
     root = variance.sqrt()
     mean = (x.mean - (group.average(x.mean) if centred else 0.0)) / root * gamma[0] + beta[0]
     maps = [maps[0].clamp_min(0), *maps[1:]]
@@ -124,10 +122,16 @@ def _equalized(x: Signal) -> Near | None:
 
 
 def _pair_of_roots(variance: Tensor, x: Signal, group: Group) -> Tensor:
-    """``1/(σ σ')`` for an element and another site, which may have been normalized by another σ."""
+    """``1/(σ σ')`` for an element and another site, which may have been normalized by another σ.
+
+    `far` is that of two sites like most others: neither padding nor a class token stands for the second.
+    """
     root = variance.rsqrt()
     sites = [d for d, axis in enumerate(x.axes) if d not in group.dims and main_kind(axis) == "s"]
-    return root * (root.mean(sites, keepdim=True) if sites else root)
+    if not sites:
+        return root * root
+    usual = like_most(variance * (group.average(x.second) > 0)).double()
+    return root * (root * usual).sum(sites, keepdim=True) / usual.sum(sites, keepdim=True).clamp_min(1)
 
 
 def _affine(ctx: Context, node: Node, role: str, default: float) -> tuple[float, float]:

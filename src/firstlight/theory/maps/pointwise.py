@@ -88,7 +88,7 @@ def apply(node: Node, ctx: Context, x: Signal, f: Elementwise) -> Step:
     factor = _multiple(f)
     if factor is not None:
         rows = None if x.rows is None else x.rows * factor**2
-        signal = replace(signal, rows=rows, simplex=x.simplex if factor == 1 else 0)
+        signal = replace(signal, rows=rows, simplex=x.simplex if factor == 1 else 0, taps=x.taps)
 
     def pull(g: Gradient) -> list[Flow]:
         return [(base.name, through(base, whole, g, ctx), True), *shown(signal, None, g)]

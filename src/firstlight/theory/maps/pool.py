@@ -8,7 +8,7 @@ function that rises is that function of the maximum.
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,13 +34,15 @@ def _normal() -> tuple[Floats, Floats]:
     return g[0], w[0]
 
 
-def _window(node: Node, x: Signal) -> Window:
+def _window(node: Node, x: Signal, shape: Sequence[int] = (), edges: Sequence[int] = ()) -> Window:
+    """The window of `x` that gives this shape, its own by default, with `edges` before and after it from the end on."""
     dims = int(node.function[-2]) if node.function[-1] == "d" else int(node.function.partition("d_")[0][-1])
     kernel = each(node.arguments["kernel_size"], dims)
     stride = node.arguments.get("stride") or kernel
     before = each(node.arguments.get("padding", 0), dims)
     dilation = each(node.arguments.get("dilation", 1), dims)
-    return Window(x.shape[-dims:], pooled_shape(node, x)[-dims:], kernel, each(stride, dims), before, dilation)
+    before = tuple(b + e for b, e in zip(before, (*edges[::2], *(0,) * dims)[dims - 1 :: -1], strict=False))
+    return Window(x.shape[-dims:], (shape or pooled_shape(node, x))[-dims:], kernel, each(stride, dims), before, dilation)
 
 
 def pooled_shape(node: Node, x: Signal) -> tuple[int, ...]:
@@ -137,9 +139,7 @@ def adaptive(node: Node, ctx: Context) -> Step:
 def reduce(node: Node, ctx: Context) -> Step:
     """Mean or sum over whole dimensions."""
     x = ctx.first(node)
-    chosen = node.arguments.get("dim")
-    listed = range(len(x.shape)) if chosen in (None, ()) else each(chosen, 1) if isinstance(chosen, int) else chosen
-    dims = tuple(sorted(int(d) % len(x.shape) for d in listed))
+    dims = tuple(sorted(_named(node, x)))
     return over(node, ctx, x, dims, tuple(x.shape[d] for d in dims), shape_of(node), total=node.function == "sum")
 
 
@@ -216,8 +216,10 @@ def maximum(node: Node, ctx: Context) -> Step | None:
     """The largest of a window; the padding never wins."""
     x = ctx.first(node)
     if node.function.startswith("max_pool"):
-        taps = _window(node, x)
-        n, r, shape = math.prod(taps.kernel), closeness(x, taps.kernel), pooled_shape(node, x)
+        shape = pooled_shape(node, x)
+        x, edges = _without_padding(ctx, x)
+        taps = _window(node, x, shape, edges)
+        n, r = math.prod(taps.kernel), closeness(x, taps.kernel)
         overlap, window = _overlap(taps), taps
     else:
         window, shape, overlap, r = None, shape_of(node), None, 0.0
@@ -226,8 +228,8 @@ def maximum(node: Node, ctx: Context) -> Step | None:
         return None
     inside = Counter(window.sum(scalar(1.0, len(x.shape))).flatten().tolist()) if window else Counter({n: 1})
     out, chi = largest_of(node, x, inside, r)
-    kept = shape if len(shape) == len(x.shape) else None
-    axes = resized(x.axes, kept) if kept else tuple((("s", m),) for m in shape)
+    gone = _named(node, x) if len(shape) < len(x.shape) else ()
+    axes = resized([axis for d, axis in enumerate(x.axes) if d not in gone], shape)
     maps = [m.reshape((1,) * len(shape)) for m in out.maps()]
     near = overlap if x.near is None or window is None else averaged(x.near, window.kernel, window.stride)
     profile = _windowed(x, window, node) if window else None
@@ -246,6 +248,20 @@ def maximum(node: Node, ctx: Context) -> Step | None:
         return [(x.root.name, back.scaled(chi), True), (x.name, back, False)]
 
     return Step(ctx.register(out), pull)
+
+
+def _named(node: Node, x: Signal) -> list[int]:
+    """The dimensions that an operation is taken over; all when it names none."""
+    chosen = node.arguments.get("dim")
+    listed = range(len(x.shape)) if chosen in (None, ()) else [chosen] if isinstance(chosen, int) else chosen
+    return [int(d) % len(x.shape) for d in listed]
+
+
+def _without_padding(ctx: Context, x: Signal) -> tuple[Signal, Sequence[int]]:
+    """What was padded with minus infinity, which never wins, and by how much from the last dimension on."""
+    pad = ctx.graph[x.name]
+    endless = pad.function in ("pad", "constant_pad_nd") and pad.arguments.get("value") == -math.inf
+    return (ctx.first(pad), pad.arguments["pad"]) if endless else (x, ())
 
 
 def _same_winner(window: Window | None, shape: tuple[int, ...]) -> float:
