@@ -21,13 +21,14 @@ from firstlight._typing import Floats
 from firstlight.theory.axes import lag_weights, main_kind
 from firstlight.theory.elementwise import Elementwise, moments
 from firstlight.theory.signal import Signal
-from firstlight.theory.spectrum import Spectrum
+from firstlight.theory.spectrum import Spectrum, alike_within
 
 _BLOCKS = 256  # of all samples together
 GRID = 4  # along one side, at most
 POINTS = 2  # in each block and direction, while maps are large and places within a block differ
 _FINE = 28  # sites along one side, from which on blocks do
 _ENOUGH = 20_000  # windows that a covariance of pixels is taken over
+_PAIRED = 400  # windows of one image of which all pairs are
 _TERMS, _LEVELS = 16, 12
 
 
@@ -83,6 +84,25 @@ class Pixels:
             return found
         flat = _places(points)
         return found.at(flat @ flat.T / terms)
+
+    def overlaps(self, *, normalized: bool, channels: Floats | None = None) -> Tensor:
+        """Mean squared correlation of the sites of each sample about their mean, sizes included, [N].
+
+        Args:
+            normalized, channels: as for `moments`.
+        """
+        sites, found = self.sites or tuple(self.images.shape[2:]), []
+        thin = max(math.prod(sites) // _PAIRED, 1)
+        for seen in self._windows(sites, channels):
+            scaled = seen * seen.square().sum(1, keepdim=True).clamp_min(1e-12).rsqrt() if normalized else seen
+            rows = scaled.flatten(2)[0].T.double()
+            rows = (rows - rows.mean(0))[::thin]
+            squares = (rows @ rows.T).square()
+            own = squares.diagonal()
+            apart = (squares.sum() - own.sum()) / max(len(rows) * (len(rows) - 1), 1)
+            share = 1 / math.prod(sites)
+            found.append((share * own.mean() + (1 - share) * apart) / own.sqrt().mean().clamp_min(1e-150) ** 2)
+        return torch.stack(found)
 
     def spectrum(self) -> tuple[Floats, Floats]:
         """Eigenvalues, of mean one, and eigenvectors of the covariance of the pixels of a window."""
@@ -154,6 +174,7 @@ class Anchors:
         noise: variance of the kernel of one draw about this one: of a layer that sums ``d`` products, ``1/d``.
         lone: the kernel of the field that each channel is a function of, the field's mean, and the function, as long as
             channels are not mixed.
+        fine: what single sites have that blocks average away; ``None`` when it is not known.
     """
 
     values: Tensor
@@ -163,6 +184,7 @@ class Anchors:
     pixels: Pixels | None = None
     noise: float = 0.0
     lone: "tuple[Anchors, float, Elementwise] | None" = None
+    fine: "Fine | None" = None
 
     @cached_property
     def _spectra(self) -> dict[int, Spectrum]:
@@ -243,6 +265,34 @@ class Anchors:
     def between_samples(self, sites: int) -> Tensor:
         """Averages over all pairs of sites of two samples, [N, N]."""
         return self.whole(sites).view(self.samples, self.places, self.samples, self.places).mean((1, 3))
+
+
+@dataclass(frozen=True)
+class Fine:
+    """What sites of a first convolution have that blocks of them average away, taken when it is asked for.
+
+    Attributes:
+        pixels, channels: the windows that they see, and how, as for `Pixels.moments`.
+        normalized: whether a norm of each site has made all equally large.
+    """
+
+    pixels: Pixels
+    channels: Floats | None = None
+    normalized: bool = False
+
+    @cached_property
+    def even(self) -> "Fine":
+        """The same, of sites that are equally large."""
+        return self if self.normalized else replace(self, normalized=True)
+
+    @cached_property
+    def overlaps(self) -> Tensor:
+        """By how much the mean squared correlation of the sites of a sample exceeds that of its blocks, [N]."""
+        blocks = self.pixels.moments(normalized=self.normalized, channels=self.channels)
+        sites = self.pixels.sites or tuple(self.pixels.images.shape[2:])
+        single = self.pixels.overlaps(normalized=self.normalized, channels=self.channels)
+        known = 0.0 if blocks is None else alike_within(coarser(blocks, sites), math.prod(sites))
+        return (single - known).clamp_min(0)
 
 
 def of_images(batch: Tensor) -> Anchors | None:

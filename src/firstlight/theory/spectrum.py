@@ -85,11 +85,11 @@ def sharing(anchors: "Anchors", sites: int) -> float:
     return min((float(pairs.mean()) + anchors.noise) / square, 1.0) if square > 0 else 1.0
 
 
-def alike_within(anchors: "Anchors", sites: int) -> float:
-    """`sharing` of the sites of one sample about their own mean."""
+def alike_within(anchors: "Anchors", sites: int) -> torch.Tensor:
+    """`sharing` of the sites of each sample about their own mean, [N]."""
     n, p = anchors.samples, anchors.places
     if p < 2:
-        return 0.0
+        return torch.zeros(n, dtype=torch.float64)
     whole, values = (
         m.view(n, p, n, p).diagonal(dim1=0, dim2=2).permute(2, 0, 1) for m in (anchors.whole(sites), anchors.values)
     )
@@ -99,5 +99,4 @@ def alike_within(anchors: "Anchors", sites: int) -> float:
     share = min(p / max(sites, 1), 1.0)
     same = pairs.diagonal(dim1=1, dim2=2)
     total = pairs.sum((1, 2)) - same.sum(1) + ((1 - share) * same + share * own**2).sum(1)
-    size = float((own.mean(1) ** 2).mean()) * p * p
-    return min(float(total.mean()) / size, 1.0) if size > 0 else 0.0
+    return (total / (own.mean(1) ** 2 * p * p).clamp_min(1e-300)).clamp(0, 1)

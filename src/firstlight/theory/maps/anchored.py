@@ -13,7 +13,7 @@ import torch
 
 from firstlight.graph import Node
 from firstlight.graph.vocabulary import REARRANGEMENT
-from firstlight.theory.anchors import Anchors, calibrated, centred, coarser, of_function, shifted
+from firstlight.theory.anchors import Anchors, Fine, calibrated, centred, coarser, of_function, shifted
 from firstlight.theory.axes import main_kind, size
 from firstlight.theory.lone import evened
 from firstlight.theory.maps import filtered
@@ -120,8 +120,12 @@ def _convolution(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     if x.anchors.pixels is not None and not x.anchors.pixels.sites:
         seen = x.anchors.pixels.through(kernel, stride, before, dilation, out.shape[2:])
         terms = math.prod(weight.shape[1:])
-        first = seen.moments(channels=np.eye(terms) - 1 / terms if weight.balanced else None)
-        return None if first is None else _weighted(node, ctx, coarser(first, out.shape[2:]), out)
+        channels = np.eye(terms) - 1 / terms if weight.balanced else None
+        first = seen.moments(channels=channels)
+        if first is None:
+            return None
+        first = coarser(first, out.shape[2:])
+        return _weighted(node, ctx, replace(first, fine=Fine(seen, channels)), out)
     square, drawn = (1.0, 0.0) if out.taps is None else (out.taps.square, out.taps.drawn)
     taps = [_reach(*setting) for setting in zip(kernel, dilation, stride, strict=True)]
     noise = x.anchors.noise * square + drawn * _varied(x, x.anchors) ** 2
@@ -176,7 +180,7 @@ def _normalized(node: Node, ctx: Context, out: Signal) -> Anchors | None:
         exact = None if seen is None else seen.moments(normalized=True)
         if seen is not None and exact is not None:
             exact = coarser(exact, seen.sites or seen.images.shape[2:])
-            return exact.becoming(exact.values, exact.own).scaled(second, beta)
+            return replace(exact.becoming(exact.values, exact.own), fine=found.fine and found.fine.even).scaled(second, beta)
         values, own = values - mean, own - mean
         variance = own.clamp_min(0)
     elif node.function == "batch_norm":
@@ -191,7 +195,9 @@ def _normalized(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     eps = node.arguments.get("eps")
     root = (variance + (1.2e-7 if eps is None else float(eps))).sqrt()
     noise = found.noise / float(variance.mean().clamp_min(1e-100)) ** 2
-    return replace(found.becoming(values / (root[:, None] * root), own / root**2), noise=noise).scaled(second, beta)
+    fine = found.fine and found.fine.even if node.function in ("layer_norm", "rms_norm") else found.fine
+    made = replace(found.becoming(values / (root[:, None] * root), own / root**2), noise=noise, fine=fine)
+    return made.scaled(second, beta)
 
 
 def _of_each_channel(x: Signal, found: Anchors, ctx: Context) -> Anchors:

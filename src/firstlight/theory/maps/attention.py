@@ -127,18 +127,32 @@ def matmul(node: Node, ctx: Context) -> Step | None:
 
 
 def directions(tokens: Signal) -> float:
-    """In how many directions the tokens of one sample differ, ``1/E K²`` over pairs of them, about their mean.
+    """In how many directions the tokens of one sample differ, on average (`overlaps`)."""
+    return float(1 / overlaps(tokens).mean())
+
+
+def overlaps(tokens: Signal) -> Tensor:
+    """``E K²`` over pairs of tokens of each sample, about their mean, [N, 1, ...]: one over how many directions they have.
 
     To what blocks of sites have in common comes what the weights have drawn (`Anchors.noise`), and what single sites
-    have that blocks average away: by how much ``E K²`` over all pairs, which is ``1/rank``, exceeds that of the blocks.
+    have that blocks average away (`Anchors.fine`); where that is not known, by how much ``E K²`` over all pairs of the
+    batch, which is ``1/rank``, exceeds that of the blocks.
     """
+    rank = len(tokens.shape)
     if tokens.anchors is None:
-        return min(tokens.read, tokens.fan)
+        return scalar(1 / min(tokens.read, tokens.fan), rank)
     seen, sites = tokens.anchors, tokens.sites()
-    apart = max(float((tokens.second - tokens.far).mean()), 1e-3 * float(tokens.second.mean()), 1e-150)
-    blocks = replace(seen, noise=0.0)
-    fine = max(1 / tokens.read - sharing(blocks, sites), 0.0)
-    return 1 / min(max(alike_within(seen, sites) + seen.noise / apart**2 + fine, 1e-9), 1.0)
+    second = float(tokens.second.mean())
+    apart = by_sample(tokens.second - tokens.far).clamp_min(max(1e-3 * second, 1e-150))
+    within = alike_within(seen, sites)
+    if seen.fine is None:
+        within = within + max(1 / tokens.read - sharing(replace(seen, noise=0.0), sites), 0.0)
+    else:
+        within = within + seen.fine.overlaps
+    within = within.reshape((-1,) + (1,) * (rank - 1))
+    if apart.shape[0] not in (1, len(within)):  # windows of samples
+        apart = apart.mean(0, keepdim=True)
+    return (within + seen.noise / apart**2).clamp(1e-9, 1)
 
 
 def lean(logits: float, p: float, tokens: Signal) -> float:
@@ -197,28 +211,32 @@ def _back(g: Gradient, a: Signal, b: Signal, pair_a: float, pair_b: float) -> li
     overlaps ``1/√C`` add up over all keys.
     """
     rows, columns = a.shape[-2], b.shape[-1]
-    qa, qb = float(a.second.mean()), float(b.second.mean())
-    row, column = float(pair_along(a, len(a.shape) - 2).mean()), float(pair_along(b, len(b.shape) - 1).mean())
-    p, far = by_row(g.second), by_row(g.far)
-    mean, between = float(p.mean()), pair_of_rows(g.far, rows) if main_kind(a.axes[-2]) == "s" else 0.0
+    rank = max(len(a.shape), len(b.shape), g.second.dim())
+    (qa, row), (qb, column) = (
+        [of_rank(by_sample(m), rank) for m in (x.second, pair_along(x, dim))]
+        for x, dim in ((a, len(a.shape) - 2), (b, len(b.shape) - 1))
+    )
+    p, far = of_rank(by_row(g.second), rank), of_rank(by_row(g.far), rank)
+    mean, between = by_sample(p), torch.zeros_like(p[..., :1, :])
+    if main_kind(a.axes[-2]) == "s":
+        between = of_rank(pair_of_rows(g.far, rows), rank)
     across = columns_alike(g, a, b)
     to_a = p * columns * (qb + (columns - 1) * across * column)
     if a.simplex != -1:
-        to_a = to_a * (1 + (columns - 1) / directions(b))
+        to_a = to_a * (1 + (columns - 1) * of_rank(fitting_samples(overlaps(b), p), rank))
     to_b = rows * (mean * qa + (rows - 1) * between * row)
     far_a = to_a * (far / p.clamp_min(1e-300)).clamp(-1, 1) if main_kind(a.axes[-2]) == "s" else torch.zeros_like(to_a)
     if main_kind(b.axes[-2]) == "s":
         far_b = rows * (mean * pair_a + (rows - 1) * between * (1 / a.shape[-1] ** 2 if a.simplex == -1 else row))
     else:
         far_b = across * to_b
-    spread = [g.spread + x.spread for x in (a, b)]
+    whole = float(b.second.mean())
+    alike = pair_b / whole if whole > 0 else None
+    to_a, far_a = (of_rank(m, len(a.shape)) for m in (to_a, far_a))
+    to_b, far_b = (of_rank(m, len(b.shape)) for m in (to_b, torch.minimum(far_b, to_b)))
     return [
-        (
-            a.name,
-            Gradient(of_rank(to_a, a), of_rank(far_a, a), spread[0], rows=pair_b / qb if qb > 0 else None),
-            True,
-        ),
-        (b.name, Gradient(scalar(to_b, len(b.shape)), scalar(min(far_b, to_b), len(b.shape)), spread[1]), True),
+        (a.name, Gradient(to_a, far_a, g.spread + a.spread, rows=alike), True),
+        (b.name, Gradient(to_b, far_b, g.spread + b.spread), True),
     ]
 
 
@@ -232,20 +250,31 @@ def columns_alike(g: Gradient, a: Signal, b: Signal) -> float:
 
 
 def by_row(values: Tensor) -> Tensor:
-    """A map averaged over all dimensions but the last but one: the class token's row stays apart from the others'."""
-    return values.mean([d for d in range(values.dim()) if d != values.dim() - 2], keepdim=True)
+    """A map averaged over all dimensions but samples and rows: a class token, and a sample, stay apart from others."""
+    return values.mean([d for d in range(1, values.dim()) if d != values.dim() - 2], keepdim=True)
 
 
-def pair_of_rows(far: Tensor, rows: int) -> float:
-    """The average of `far` over pairs of different rows: ``√f √f'``, so that one row alone has no partner."""
+def by_sample(values: Tensor) -> Tensor:
+    """A map averaged over all dimensions but the first. After a norm of pooled tokens gradients differ between samples
+    by orders of magnitude, and are small where tokens agree: their products with what tokens share are of one sample.
+    """
+    return values.mean(list(range(1, values.dim())), keepdim=True)
+
+
+def pair_of_rows(far: Tensor, rows: int) -> Tensor:
+    """The average of `far` over pairs of different rows of each sample: ``√f √f'``, as one row alone has no partner."""
     per_row = by_row(far)
-    if per_row.numel() != rows or rows < 2:
-        return float(per_row.mean())
+    if per_row.shape[-2] != rows or rows < 2:
+        return by_sample(per_row)
     f = per_row.clamp_min(0)
-    return float((f.sqrt().sum() ** 2 - f.sum()) / (rows * (rows - 1)))
+    return (f.sqrt().sum(-2, keepdim=True) ** 2 - f.sum(-2, keepdim=True)) / (rows * (rows - 1))
 
 
-def of_rank(values: Tensor, x: Signal) -> Tensor:
-    """A map over rows, with as many dimensions as `x`; its mean where they are others."""
-    fits = values.dim() == len(x.shape)
-    return values if fits else values.mean().reshape((1,) * len(x.shape))
+def fitting_samples(values: Tensor, like: Tensor) -> Tensor:
+    """A map over samples where `like` has as many, its mean where it has others."""
+    return values if values.shape[0] in (1, like.shape[0]) or like.shape[0] == 1 else values.mean(0, keepdim=True)
+
+
+def of_rank(values: Tensor, rank: int) -> Tensor:
+    """A map over samples and rows with `rank` dimensions; its mean where it has others."""
+    return values if values.dim() == rank else values.mean().reshape((1,) * rank)

@@ -19,7 +19,7 @@ from torch import Tensor
 from firstlight.graph import Node
 from firstlight.theory.axes import resized
 from firstlight.theory.maps.attention import (
-    by_row, directions, jacobian, lean, of_rank, pair_along, pair_of_rows, participation,
+    by_row, by_sample, fitting_samples, jacobian, lean, of_rank, overlaps, pair_along, pair_of_rows, participation,
 )  # fmt: skip
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.signal import Gradient, Signal, scalar
@@ -99,6 +99,12 @@ def _present(x: Signal) -> tuple[float, float]:
     return second, far + closeness(x, sites) * (second - far)
 
 
+def _relative(values: Tensor) -> Tensor:
+    """A map of each sample over its mean."""
+    found = by_sample(values).clamp_min(0)
+    return found / found.mean().clamp_min(1e-300)
+
+
 def _same_window(q: Signal, seen: _Seen) -> float:
     """Of two queries of one sample, how often they are in one window."""
     windows = q.sites() / q.shape[-2]
@@ -162,33 +168,35 @@ def fused(node: Node, ctx: Context) -> Step | None:
 
     def pull(g: Gradient) -> list[Flow]:
         """``dv_j = Σ_i a_ij g_i``; ``dl_ij = a_ij (g_i·v_j - Σ a g·v)``, ``dq_i = scale Σ_j dl_ij k_j``; k like q."""
-        width = v.shape[-1]
+        width, sizes = v.shape[-1], g.second.dim()
         gq, gf = by_row(g.second), by_row(g.far)
-        mean, between = float(gq.mean()), pair_of_rows(g.far, queries)
+        mean, between = by_sample(gq), pair_of_rows(g.far, queries)
         ratio = queries / tokens
         to_v = ratio * (p * mean + (queries - 1) * alike * between)
         soft = seen.mean(lambda n, m: jacobian(logits, n))
-        slope = width * free * factor**2
+        differ, keys_differ, agree = (
+            of_rank(_relative(m), sizes) for m in (v.second - v.far, k.second - k.far, q.far)
+        )
+        slope = width * free * factor**2 * differ
         # Keys and values are two projections of the same tokens, whose overlaps 1/√C add up over T of them.
-        overlap = (tokens - 1) / directions(k)
-        to_q = slope * soft * apart * (1 + overlap) * gq
+        overlap = (tokens - 1) * of_rank(fitting_samples(overlaps(k), gq), sizes)
+        to_q = slope * soft * apart * keys_differ * (1 + overlap) * gq
         alike_q = (alike / p + overlap) / (1 + overlap)  # two queries' weights differ, their keys and values do not
-        to_k = slope * ratio * soft * (mean * qq + (queries - 1) * between * far_q * alike / p)
+        to_k = slope * ratio * soft * (mean * qq + (queries - 1) * between * far_q * agree * alike / p)
         pair = ratio * (mean / tokens + (queries - 1) / tokens * between)
         far_to_q = to_q * (gf / gq.clamp_min(1e-300)).clamp(-1, 1) * alike_q
-        rank_k, rank_v = (len(x.shape) for x in (k, v))
         spread = g.spread + v.spread
-        flows = [
-            (q.name, Gradient(of_rank(to_q, q), of_rank(far_to_q, q), spread), True),
-            # What a query gives to all its keys together is nothing.
-            (k.name, Gradient(scalar(to_k, rank_k), scalar(-to_k / max(tokens - 1, 1), rank_k), spread), True),
-            (v.name, Gradient(scalar(to_v, rank_v), scalar(min(pair, to_v), rank_v), spread), True),
+        flows: list[Flow] = [
+            (x.name, Gradient(of_rank(second, len(x.shape)), of_rank(far, len(x.shape)), spread), True)
+            for x, second, far in (
+                (q, to_q, far_to_q),
+                (k, to_k, -to_k / max(tokens - 1, 1)),  # what a query gives to all its keys together is nothing
+                (v, to_v, torch.minimum(pair, to_v)),
+            )
         ]
         if mask is not None:
-            by_mask = width * free * soft * mean / tokens
-            flows.append(
-                (mask.name, Gradient(scalar(by_mask, len(mask.shape)), scalar(0.0, len(mask.shape)), spread), True)
-            )
+            by_mask = of_rank((width * free * soft * differ * mean / tokens).mean().reshape(1), len(mask.shape))
+            flows.append((mask.name, Gradient(by_mask, torch.zeros_like(by_mask), spread), True))
         return flows
 
     return Step(out, pull)
