@@ -146,7 +146,7 @@ def _depthwise(node: Node, ctx: Context, step: Step) -> Step:
     if not weight.shape[0] == x.shape[1] == int(node.arguments["groups"]):
         return step
     mean, second = float(weight.mean.mean()), float(weight.second.mean())
-    weights = drawn(node.name, weight.shape[2:], each(node.arguments["dilation"], 2), mean, second)
+    weights = drawn(weight.name, weight.shape[2:], each(node.arguments["dilation"], 2), mean, second)
 
     def pull(g: Gradient) -> list[Flow]:
         flows = list(step.pull(g))
