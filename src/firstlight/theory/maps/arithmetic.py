@@ -21,7 +21,7 @@ from firstlight.theory.axes import Axes, main_kind, resized
 from firstlight.theory.elementwise import IDENTITY, Elementwise, aten, derivative
 from firstlight.theory.maps.pointwise import apply, of_function, shown, through
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of, with_maps
-from firstlight.theory.mixture import fitting, summed, times
+from firstlight.theory.mixture import even, fitting, summed, times
 from firstlight.theory.signal import Coefficient, Gradient, Near, Signal, like_most, scalar
 
 _SCALAR = {
@@ -257,6 +257,7 @@ def product(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
     second, far, other = (
         m * n + 2 * k**2 + 4 * k * means for m, n, k in zip(x.maps()[1:], y.maps()[1:], shared, strict=True)
     )
+    second = second * _both_large(a, b)
     terms: dict[str, Coefficient] = {node.name: 1.0}
     for operand, partner in ((a, b), (b, a)):
         for name, c in linear_terms(operand.terms, float(partner.mean.mean())).items():
@@ -264,7 +265,7 @@ def product(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
     rows = None if a.rows is None or b.mean.numel() > 1 else a.rows * b.second
     signal = Signal(
         node.name, shape, axes, means + shared[0], second, far, other, mixed([x, y], [1.0, 1.0]),
-        next((p for z in (a, b) if (p := fitting(z.profile, shape)) is not None), None),
+        times(fitting(a.profile, shape), fitting(b.profile, shape)),
         terms=terms, spread=a.spread + b.spread, rows=rows, swing=_swing(a, x) + _swing(b, y),
     )  # fmt: skip
 
@@ -275,6 +276,13 @@ def product(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
         ]
 
     return Step(ctx.register(signal), pull)
+
+
+def _both_large(a: Signal, b: Signal) -> float:
+    """``E a² b²`` over ``E a² E b²``, as far as both are large at the same places of the data."""
+    if a.profile is None or b.profile is None or a.profile.dim() != b.profile.dim():
+        return 1.0
+    return float((even(a.profile) * even(b.profile)).mean())
 
 
 def _swing(operand: Signal, broadcast: Signal) -> float:
