@@ -208,6 +208,7 @@ def _weighed(parts: Bins, weight: Tensor | None) -> tuple[Floats, Floats]:
     """What each level counts for, [K], and of a product of two places the root of it in each sample, [N, K].
 
     A gradient whose second moment at place ``i`` is ``w_i`` times the mean has ``E g g' ~ √(w w')`` between two places.
+    How large it is in one sample over others, a map of such products says itself: each sample's roots sum to one.
     """
     count = len(parts.levels)
     if weight is None or parts.place is None:
@@ -217,7 +218,7 @@ def _weighed(parts: Bins, weight: Tensor | None) -> tuple[Floats, Floats]:
         weight = weight.mean(d, keepdim=True) if n == 1 < m else weight
     own = (inside * weight[..., None]).flatten(0, -2).mean(0)
     roots = (inside * weight.clamp_min(0).sqrt()[..., None]).flatten(1, -2).mean(1)
-    roots = roots / roots.sum(1).square().mean().sqrt().clamp_min(1e-150)
+    roots = roots / roots.sum(1, keepdim=True).clamp_min(1e-150)
     return (own / own.sum().clamp_min(1e-300)).numpy(), roots.numpy()
 
 
