@@ -250,14 +250,14 @@ def of_images(batch: Tensor) -> Anchors | None:
     return Pixels(batch.float()).moments() if batch.dim() == 4 else None
 
 
-def of_function(base: Anchors, mean: float, f: Elementwise, second: float) -> Anchors:
+def of_function(base: Anchors, mean: float, f: Elementwise, second: float, skew: float = 0.0) -> Anchors:
     """E f(z_i) f(z_j) by Mehler's series; its coefficients are interpolated between a few variances."""
     sizes = base.own.clamp_min(0).sqrt()  # a mean is large where the signal is, as in `mixture.sized`
     means = mean * sizes / sizes.mean().clamp_min(1e-150)
     variance = (base.own - means**2).clamp_min(0)
     root = variance.sqrt().clamp_min(1e-150)
     alike = ((base.values - means[:, None] * means) / (root[:, None] * root)).clamp(-1, 1)
-    coefficients, squares = _interpolated(f, means.numpy(), variance.numpy())
+    coefficients, squares = _interpolated(f, means.numpy(), variance.numpy(), skew)
     total, power = torch.zeros_like(alike), torch.ones_like(alike)
     for a in coefficients.T[:_TERMS]:
         total.addcmul_(power * a, a[:, None])
@@ -269,13 +269,13 @@ def of_function(base: Anchors, mean: float, f: Elementwise, second: float) -> An
     return found.scaled(second) if second > 0 else found
 
 
-def _interpolated(f: Elementwise, means: Floats, variance: Floats) -> tuple[Tensor, Tensor]:
+def _interpolated(f: Elementwise, means: Floats, variance: Floats, skew: float) -> tuple[Tensor, Tensor]:
     log = np.log(np.maximum(variance, 1e-12 * max(float(variance.max()), 1e-280)))
     low, high = float(log.min()), float(log.max())
     count = 1 if high - low < 1e-6 else min(_LEVELS, 2 + math.ceil((high - low) / 0.25))
     levels = np.linspace(low, high, count)
     middle = float(np.mean(means) / max(np.sqrt(variance).mean(), 1e-150))
-    found = moments(f, middle * np.exp(levels / 2), np.exp(levels))
+    found = moments(f, middle * np.exp(levels / 2), np.exp(levels), skew)
     table = np.column_stack([found.coefficients, found.second])
     if count == 1:
         rows = np.repeat(table, len(log), 0)

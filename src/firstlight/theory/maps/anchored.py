@@ -49,7 +49,7 @@ def _followed(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     if out.base is not None and out.function is not None:
         base = out.base
         mean, second = float(base.mean.mean()), float(out.second.mean())
-        return None if base.anchors is None else of_function(base.anchors, mean, out.function, second)
+        return None if base.anchors is None else of_function(base.anchors, mean, out.function, second, base.skew)
     carry = _CARRIES.get(node.function)
     return None if carry is None else carry(node, ctx, out)
 

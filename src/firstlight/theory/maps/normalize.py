@@ -86,6 +86,8 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     out = replace(with_maps(x, node, x.axes, [mean, *maps]), spread=0.0, taps=None)
     out = replace(out, balanced=centred and not ctx.is_signal(x.name) and beta == (0.0, 0.0))
     out = replace(out, terms=_terms(x, float((gamma[0] / root).mean())))
+    if group.channels == 1:
+        out = replace(out, skew=math.copysign(x.skew, x.skew * gamma[0]))
     profile = about_mean(x.profile, float(x.second.mean()), float(level.mean())) if shared else None
     near = out.near
     if group.channels == 1:
@@ -220,7 +222,7 @@ def _back(g: Gradient, group: Group, out: Signal, beta: float, gamma: float, cen
     else:
         far = g.far * (second / g.second.clamp_min(1e-300)).clamp(0, 1)
     kept = None if g.along is None else g.along * (1 - 1 / group.samples)  # `mean(g ẑ)` over N samples takes 1/N of it
-    back = replace(g.moved(second, far), along=kept)
+    back = replace(g.moved(second, far), along=kept, lean=g.lean)
     shared = group.samples > 1 and centred
     return replace(back, other=g.other - float(common.mean())) if shared else back
 
