@@ -233,9 +233,10 @@ def _pooled(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     base = None if x.root.anchors is None else coarser(x.root.anchors, out.shape[2:])
     if base is None:
         return None
-    root = (base.own - float(x.root.mean.mean()) ** 2).clamp_min(1e-300).sqrt()
-    alike = ((base.values - float(x.root.mean.mean()) ** 2) / (root[:, None] * root)).clamp(0, 1)
-    sizes = root / root.square().mean().sqrt()
+    sizes = base.own.clamp_min(0).sqrt() / base.own.mean().clamp_min(1e-300).sqrt()
+    means = float(x.root.mean.mean() / sizes.mean()) * sizes  # a mean is large where the signal is
+    root = (base.own - means**2).clamp_min(1e-300).sqrt()
+    alike = ((base.values - means[:, None] * means) / (root[:, None] * root)).clamp(0, 1)
     mean = float(out.mean.mean() / sizes.mean())
     values = (mean**2 + (second - mean**2) * alike) * (sizes[:, None] * sizes)
     return found.becoming(values, second * sizes**2).scaled(second)
