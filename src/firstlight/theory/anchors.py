@@ -250,14 +250,27 @@ def of_images(batch: Tensor) -> Anchors | None:
     return Pixels(batch.float()).moments() if batch.dim() == 4 else None
 
 
-def of_function(base: Anchors, mean: float, f: Elementwise, second: float, skew: float = 0.0) -> Anchors:
-    """E f(z_i) f(z_j) by Mehler's series; its coefficients are interpolated between a few variances."""
+def of_function(base: Anchors, mean: float, f: Elementwise, found: Signal) -> Anchors:
+    """E f(z_i) f(z_j) by Mehler's series; its coefficients are interpolated between a few variances.
+
+    A block of uneven sites is no Gaussian of their mean square: its mean is smaller, and what all its pairs share.
+
+    Args:
+        base: of ``z``.
+        mean: E z.
+        f: the function.
+        found: what its own rule makes of it.
+    """
     sizes = base.own.clamp_min(0).sqrt()  # a mean is large where the signal is, as in `mixture.sized`
     means = mean * sizes / sizes.mean().clamp_min(1e-150)
     variance = (base.own - means**2).clamp_min(0)
     root = variance.sqrt().clamp_min(1e-150)
     alike = ((base.values - means[:, None] * means) / (root[:, None] * root)).clamp(-1, 1)
-    coefficients, squares = _interpolated(f, means.numpy(), variance.numpy(), skew)
+    coefficients, squares = _interpolated(f, means.numpy(), variance.numpy(), found.root.skew)
+    second, first = (float(m.mean()) for m in (found.second, found.mean))
+    had = float(coefficients[:, 0].mean())
+    if had * first > 0:
+        coefficients[:, 0] *= min(first / had, 1.0)
     total, power = torch.zeros_like(alike), torch.ones_like(alike)
     for a in coefficients.T[:_TERMS]:
         total.addcmul_(power * a, a[:, None])
@@ -265,8 +278,8 @@ def of_function(base: Anchors, mean: float, f: Elementwise, second: float, skew:
     missing = (squares - (coefficients[:, :_TERMS] ** 2).sum(1)).clamp_min(0).sqrt()
     total.addcmul_(power * missing, missing[:, None])
     slope = float(coefficients[:, 1].square().mean() / variance.mean().clamp_min(1e-300))  # for small changes of K
-    found = replace(base.becoming(total, squares), noise=base.noise * slope**2, lone=(base, mean, f))
-    return found.scaled(second) if second > 0 else found
+    out = replace(base.becoming(total, squares), noise=base.noise * slope**2, lone=(base, mean, f))
+    return out.scaled(second) if second > 0 else out
 
 
 def _interpolated(f: Elementwise, means: Floats, variance: Floats, skew: float) -> tuple[Tensor, Tensor]:

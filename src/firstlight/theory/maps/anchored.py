@@ -48,8 +48,7 @@ def follow(node: Node, ctx: Context, out: Signal) -> Signal:
 def _followed(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     if out.base is not None and out.function is not None:
         base = out.base
-        mean, second = float(base.mean.mean()), float(out.second.mean())
-        return None if base.anchors is None else of_function(base.anchors, mean, out.function, second, base.skew)
+        return None if base.anchors is None else of_function(base.anchors, float(base.mean.mean()), out.function, out)
     carry = _CARRIES.get(node.function)
     return None if carry is None else carry(node, ctx, out)
 
