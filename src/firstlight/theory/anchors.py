@@ -69,16 +69,20 @@ class Pixels:
             return None
         several = all(m >= POINTS * a for m, a in zip(sites, grid, strict=True))
         rows, columns = (_points(m, a) for m, a in zip(sites, grid, strict=True))
-        means, own, points = [], [], []
+        means, own, points, square = [], [], [], torch.zeros(())
         for seen in self._windows(sites, channels):
             size = seen.square().sum(1, keepdim=True)
             scaled = seen * size.clamp_min(1e-12).rsqrt() if normalized else seen
             means.append(_by_block(scaled, grid))
             own.append(_by_block(scaled.square().sum(1, keepdim=True), grid))
             points.append(scaled[:, :, rows][..., columns].double())
+            features = scaled.flatten(2)[0].double()
+            square = square + features @ features.T / (n * features.shape[1])
         terms = means[0].shape[1]
         flat = _places(means)
-        found = Anchors(flat @ flat.T / terms, torch.cat(own).flatten() / terms, n, grid, self).apart(math.prod(sites))
+        values = flat @ flat.T / terms
+        noise = max(float(square.square().sum()) / terms**2 - float(values.square().mean()), 0.0)
+        found = Anchors(values, torch.cat(own).flatten() / terms, n, grid, self, noise).apart(math.prod(sites))
         if not several:
             return found
         flat = _places(points)
@@ -151,7 +155,8 @@ class Anchors:
         samples: number of samples.
         grid: blocks along each spatial dimension of one sample; empty when its sites have been averaged.
         pixels: the images, as long as the signal is a first convolution of them.
-        noise: variance of the kernel of one draw about this one: of a layer that sums ``d`` products, ``1/d``.
+        noise: variance of the kernel of two sites about this one, that of one draw and of these sites: of a layer that
+            sums ``d`` products, ``1/d``; of pixels ``p``, ``E (p p')²`` over all pairs of windows less that of blocks.
         lone: the kernel of the field that each channel is a function of, the field's mean, and the function, as long as
             channels are not mixed.
     """
@@ -165,14 +170,19 @@ class Anchors:
     lone: "tuple[Anchors, float, Elementwise] | None" = None
 
     @cached_property
-    def _spectra(self) -> dict[int, Spectrum]:
+    def _spectra(self) -> dict[tuple[int, float], Spectrum]:
         return {}
 
-    def spectrum(self, sites: int) -> Spectrum:
-        """Of this kernel, of `sites` in each sample, once the mean over all samples and sites is subtracted."""
-        if sites not in self._spectra:
-            self._spectra[sites] = Spectrum.of(centred(self, sites), sites)
-        return self._spectra[sites]
+    def spectrum(self, sites: int, own: float = 0.0) -> Spectrum:
+        """Of this kernel, of `sites` in each sample, once the mean over all samples and sites is subtracted.
+
+        Args:
+            sites: of one sample.
+            own: what part of `noise`, over the squared size, is counted elsewhere.
+        """
+        if (sites, own) not in self._spectra:
+            self._spectra[sites, own] = Spectrum.of(centred(self, sites), sites, own)
+        return self._spectra[sites, own]
 
     @property
     def places(self) -> int:
@@ -220,7 +230,7 @@ class Anchors:
         close = (count * (self.values.diagonal() - rest) / self.own.clamp_min(1e-300)).clamp(-1, 1)[block]
         values.diagonal().copy_(own * close)
         lack = self.values - Anchors(values, own, self.samples, grid).blocks().values
-        return Anchors(values + lack[block][:, block], own, self.samples, grid, self.pixels)
+        return Anchors(values + lack[block][:, block], own, self.samples, grid, self.pixels, self.noise)
 
     def blocks(self, grid: tuple[int, ...] | None = None) -> "Anchors":
         """Averaged over the points of each block, or over the blocks of each of a coarser `grid`."""

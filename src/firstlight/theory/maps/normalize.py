@@ -187,11 +187,8 @@ def _over_numbers(x: Signal, group: Group, level: float) -> tuple[float, float]:
         return _inverse(numbers), _varying(numbers)
     if x.anchors.pixels is not None or (x.taps is not None and x.taps.steady):
         return 1.0, 0.0  # what is read has its size: all that varies is the weights
-    known = x.anchors.spectrum(x.sites())
-    own = 0.0 if x.taps is None else x.taps.drawn  # is counted with the weights
-    size = float(x.anchors.own.mean()) - level
-    left = 1 / max(x.anchors.noise / max(size, 1e-100) ** 2 - own, 1e-9)
-    return known.inverse * _inverse(left), known.spread + _varying(left)
+    known = x.anchors.spectrum(x.sites(), 0.0 if x.taps is None else x.taps.drawn)  # that is counted with the weights
+    return known.inverse, known.spread
 
 
 def _varying(n: float) -> float:
