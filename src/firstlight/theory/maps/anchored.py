@@ -238,7 +238,8 @@ def _pooled(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     alike = ((base.values - means[:, None] * means) / (root[:, None] * root)).clamp(0, 1)
     mean = float(out.mean.mean() / sizes.mean())
     values = (mean**2 + (second - mean**2) * alike) * (sizes[:, None] * sizes)
-    return found.becoming(values, second * sizes**2).scaled(second)
+    noise = base.noise * (max(second - mean**2, 0.0) / float(root.square().mean())) ** 2
+    return replace(found.becoming(values, second * sizes**2), noise=noise).scaled(second)
 
 
 @_carries("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "mean")

@@ -185,8 +185,8 @@ def _over_numbers(x: Signal, group: Group, level: float) -> tuple[float, float]:
     if x.anchors is None or group.samples == 1 or group.channels > 1:
         numbers = _independent(x, group, level)
         return _inverse(numbers), _varying(numbers)
-    if x.anchors.pixels is not None or (x.taps is not None and x.taps.steady):
-        return 1.0, 0.0  # what is read has its size: all that varies is the weights
+    if x.anchors.pixels is not None or (x.taps is not None and (x.taps.steady or x.taps.vectors is not None)):
+        return 1.0, 0.0  # what is read has its size, or is pixels: all that varies is the weights
     known = x.anchors.spectrum(x.sites(), 0.0 if x.taps is None else x.taps.drawn)  # that is counted with the weights
     return known.inverse, known.spread
 
