@@ -70,16 +70,20 @@ class Pixels:
             return None
         several = all(m >= POINTS * a for m, a in zip(sites, grid, strict=True))
         rows, columns = (_points(m, a) for m, a in zip(sites, grid, strict=True))
-        means, own, points = [], [], []
+        means, own, points, square = [], [], [], torch.zeros(())
         for seen in self._windows(sites, channels):
             size = seen.square().sum(1, keepdim=True)
             scaled = seen * size.clamp_min(1e-12).rsqrt() if normalized else seen
             means.append(_by_block(scaled, grid))
             own.append(_by_block(scaled.square().sum(1, keepdim=True), grid))
             points.append(scaled[:, :, rows][..., columns].double())
+            features = scaled.flatten(2)[0].double()
+            square = square + features @ features.T / (n * features.shape[1])
         terms = means[0].shape[1]
         flat = _places(means)
-        found = Anchors(flat @ flat.T / terms, torch.cat(own).flatten() / terms, n, grid, self).apart(math.prod(sites))
+        values = flat @ flat.T / terms
+        noise = max(float(square.square().sum()) / terms**2 - float(values.square().mean()), 0.0)
+        found = Anchors(values, torch.cat(own).flatten() / terms, n, grid, self, noise).apart(math.prod(sites))
         if not several:
             return found
         flat = _places(points)
@@ -171,7 +175,8 @@ class Anchors:
         samples: number of samples.
         grid: blocks along each spatial dimension of one sample; empty when its sites have been averaged.
         pixels: the images, as long as the signal is a first convolution of them.
-        noise: variance of the kernel of one draw about this one: of a layer that sums ``d`` products, ``1/d``.
+        noise: variance of the kernel of two sites about this one, that of one draw and of these sites: of a layer that
+            sums ``d`` products, ``1/d``; of pixels ``p``, ``E (p p')²`` over all pairs of windows less that of blocks.
         lone: the kernel of the field that each channel is a function of, the field's mean, and the function, as long as
             channels are not mixed.
         fine: what single sites have that blocks average away; ``None`` when it is not known.
@@ -187,14 +192,19 @@ class Anchors:
     fine: "Fine | None" = None
 
     @cached_property
-    def _spectra(self) -> dict[int, Spectrum]:
+    def _spectra(self) -> dict[tuple[int, float], Spectrum]:
         return {}
 
-    def spectrum(self, sites: int) -> Spectrum:
-        """Of this kernel, of `sites` in each sample, once the mean over all samples and sites is subtracted."""
-        if sites not in self._spectra:
-            self._spectra[sites] = Spectrum.of(centred(self, sites), sites)
-        return self._spectra[sites]
+    def spectrum(self, sites: int, own: float = 0.0) -> Spectrum:
+        """Of this kernel, of `sites` in each sample, once the mean over all samples and sites is subtracted.
+
+        Args:
+            sites: of one sample.
+            own: what part of `noise`, over the squared size, is counted elsewhere.
+        """
+        if (sites, own) not in self._spectra:
+            self._spectra[sites, own] = Spectrum.of(centred(self, sites), sites, own)
+        return self._spectra[sites, own]
 
     @property
     def places(self) -> int:
@@ -242,7 +252,7 @@ class Anchors:
         close = (count * (self.values.diagonal() - rest) / self.own.clamp_min(1e-300)).clamp(-1, 1)[block]
         values.diagonal().copy_(own * close)
         lack = self.values - Anchors(values, own, self.samples, grid).blocks().values
-        return Anchors(values + lack[block][:, block], own, self.samples, grid, self.pixels)
+        return Anchors(values + lack[block][:, block], own, self.samples, grid, self.pixels, self.noise)
 
     def blocks(self, grid: tuple[int, ...] | None = None) -> "Anchors":
         """Averaged over the points of each block, or over the blocks of each of a coarser `grid`."""
@@ -300,14 +310,27 @@ def of_images(batch: Tensor) -> Anchors | None:
     return Pixels(batch.float()).moments() if batch.dim() == 4 else None
 
 
-def of_function(base: Anchors, mean: float, f: Elementwise, second: float) -> Anchors:
-    """E f(z_i) f(z_j) by Mehler's series; its coefficients are interpolated between a few variances."""
+def of_function(base: Anchors, mean: float, f: Elementwise, found: Signal) -> Anchors:
+    """E f(z_i) f(z_j) by Mehler's series; its coefficients are interpolated between a few variances.
+
+    A block of uneven sites is no Gaussian of their mean square: its mean is smaller, and what all its pairs share.
+
+    Args:
+        base: of ``z``.
+        mean: E z.
+        f: the function.
+        found: what its own rule makes of it.
+    """
     sizes = base.own.clamp_min(0).sqrt()  # a mean is large where the signal is, as in `mixture.sized`
     means = mean * sizes / sizes.mean().clamp_min(1e-150)
     variance = (base.own - means**2).clamp_min(0)
     root = variance.sqrt().clamp_min(1e-150)
     alike = ((base.values - means[:, None] * means) / (root[:, None] * root)).clamp(-1, 1)
-    coefficients, squares = _interpolated(f, means.numpy(), variance.numpy())
+    coefficients, squares = _interpolated(f, means.numpy(), variance.numpy(), found.root.skew)
+    second, first = (float(m.mean()) for m in (found.second, found.mean))
+    had = float(coefficients[:, 0].mean())
+    if had * first > 0:
+        coefficients[:, 0] *= min(first / had, 1.0)
     total, power = torch.zeros_like(alike), torch.ones_like(alike)
     for a in coefficients.T[:_TERMS]:
         total.addcmul_(power * a, a[:, None])
@@ -315,17 +338,17 @@ def of_function(base: Anchors, mean: float, f: Elementwise, second: float) -> An
     missing = (squares - (coefficients[:, :_TERMS] ** 2).sum(1)).clamp_min(0).sqrt()
     total.addcmul_(power * missing, missing[:, None])
     slope = float(coefficients[:, 1].square().mean() / variance.mean().clamp_min(1e-300))  # for small changes of K
-    found = replace(base.becoming(total, squares), noise=base.noise * slope**2, lone=(base, mean, f))
-    return found.scaled(second) if second > 0 else found
+    out = replace(base.becoming(total, squares), noise=base.noise * slope**2, lone=(base, mean, f))
+    return out.scaled(second) if second > 0 else out
 
 
-def _interpolated(f: Elementwise, means: Floats, variance: Floats) -> tuple[Tensor, Tensor]:
+def _interpolated(f: Elementwise, means: Floats, variance: Floats, skew: float) -> tuple[Tensor, Tensor]:
     log = np.log(np.maximum(variance, 1e-12 * max(float(variance.max()), 1e-280)))
     low, high = float(log.min()), float(log.max())
     count = 1 if high - low < 1e-6 else min(_LEVELS, 2 + math.ceil((high - low) / 0.25))
     levels = np.linspace(low, high, count)
     middle = float(np.mean(means) / max(np.sqrt(variance).mean(), 1e-150))
-    found = moments(f, middle * np.exp(levels / 2), np.exp(levels))
+    found = moments(f, middle * np.exp(levels / 2), np.exp(levels), skew)
     table = np.column_stack([found.coefficients, found.second])
     if count == 1:
         rows = np.repeat(table, len(log), 0)

@@ -152,6 +152,17 @@ class Covariance:
         steps = filters.steps
         return filters.squares(self.at(steps[:, None] - steps) * filters.inside(self.sites))
 
+    def skewed(self, filters: Filters, skew: float) -> float:
+        """Third cumulant of a filtered base of this `skew`, over its variance to 3/2, on average over channels.
+
+        Three sites of a quadratic function of a Gaussian field have ``κ (c₁₂ c₁₃ + c₂₁ c₂₃ + c₃₁ c₃₂)/3`` in common,
+        with its correlations ``c``, which summed over three taps is ``κ Σ f (S f)²``.
+        """
+        steps = filters.steps
+        seen = filters.flat @ self.at(steps[:, None] - steps) / max(self.own, _NOTHING)
+        variance = float(np.mean((filters.flat * seen).sum(1)))
+        return skew * float(np.mean((filters.flat * seen**2).sum(1))) / max(variance, _NOTHING) ** 1.5
+
     def shared(self, filters: Filters) -> Floats:
         """``(Σ f)²`` of each, of the taps inside: what distant sites share is multiplied by it, [K]."""
         return filters.sums(self.sites) ** 2 + _NOTHING

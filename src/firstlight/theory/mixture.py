@@ -61,7 +61,8 @@ class Mixed:
 
     Attributes:
         shape: of the maps; `pair_shape` that of those between sites, which may differ between samples.
-        mean, second, fourth, slope, stretch, chi, chi_fourth: as in `Moments`.
+        mean, second, fourth, slope, stretch, chi, chi_fourth, chi_place, chi_value, chi_both: as in `Moments`.
+        skew, steepest: likewise, of all places.
         far, other: E f f' between sites of one sample and between samples.
         echo: E (f f')² over E f².
         slope_far: E f' f'' between sites, and `tilt`: (E f'(z) ẑ)(E f'(z') ẑ').
@@ -78,6 +79,9 @@ class Mixed:
     stretch: Floats
     chi: Floats
     chi_fourth: Floats
+    chi_place: Floats
+    chi_value: Floats
+    chi_both: Floats
     echo: Floats
     far: Floats
     other: Floats
@@ -87,6 +91,19 @@ class Mixed:
     near: Near | None
     profile: Tensor | None
     steep: Tensor | None
+    skew: float
+    steepest: float
+
+    def leaning(self, lean: float) -> tuple[float, float]:
+        """For a gradient that leans towards large values (`Gradient.lean`): by how much ``E f'²`` grows, and its own.
+
+        ``E (g²|f) = E g² (1 + lean f̂)``, as far as a line says it; `f'²` is nowhere above its largest value.
+        """
+        chi, place, value, both = (float(v.mean()) for v in (self.chi, self.chi_place, self.chi_value, self.chi_both))
+        if chi <= 0:
+            return 1.0, 0.0
+        factor = min(max(1 + lean * value / chi, 0.0), self.steepest / chi)
+        return factor, (place + lean * both) / (chi * factor) if factor > 0 else 0.0
 
     def map(self, values: Floats) -> Tensor:
         """One of these arrays as a map."""
@@ -166,7 +183,7 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
     places, levels = len(mean), len(parts.levels)
     means = mean[:, None] * sized(parts)
     variance = np.maximum(second[:, None] * parts.levels - means**2, 0.0)
-    found = moments(f, means.reshape(-1), variance.reshape(-1))
+    found = moments(f, means.reshape(-1), variance.reshape(-1), base.skew)
 
     def weigh(values: Floats) -> Floats:
         shape = maps[0].shape if len(values) == places else pair_shape
@@ -197,11 +214,13 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
     return Mixed(
         tuple(maps[0].shape), pair_shape, average(found.mean), whole, average(found.fourth), average(found.slope),
         average(found.stretch), whole_chi, average(found.chi_fourth),
+        average(found.chi_place), average(found.chi_value), average(found.chi_both),
         average(found.echo) / np.where(whole > 0, whole, 1.0), at_far, at_other, across,
         sum_series(slopes, slopes.sum(1) + chi_rest[pairs.place], near_alike), slopes[:, 1],
         _near(base.near, weigh(same), weigh(series), float(weigh(rest)), float(weigh(near_alike))),
         _after(parts, weigh(found.second.reshape(places, levels))),
         _after(parts, weigh(found.chi.reshape(places, levels))),
+        float(found.skew.mean()), float(found.steepest.max(initial=0.0)),
     )  # fmt: skip
 
 
@@ -209,6 +228,7 @@ def _weighed(parts: Bins, weight: Tensor | None) -> tuple[Floats, Floats]:
     """What each level counts for, [K], and of a product of two places the root of it in each sample, [N, K].
 
     A gradient whose second moment at place ``i`` is ``w_i`` times the mean has ``E g g' ~ √(w w')`` between two places.
+    How large it is in one sample over others, a map of such products says itself: each sample's roots sum to one.
     """
     count = len(parts.levels)
     if weight is None or parts.place is None:
@@ -218,7 +238,7 @@ def _weighed(parts: Bins, weight: Tensor | None) -> tuple[Floats, Floats]:
         weight = weight.mean(d, keepdim=True) if n == 1 < m else weight
     own = (inside * weight[..., None]).flatten(0, -2).mean(0)
     roots = (inside * weight.clamp_min(0).sqrt()[..., None]).flatten(1, -2).mean(1)
-    roots = roots / roots.sum(1).square().mean().sqrt().clamp_min(1e-150)
+    roots = roots / roots.sum(1, keepdim=True).clamp_min(1e-150)
     return (own / own.sum().clamp_min(1e-300)).numpy(), roots.numpy()
 
 

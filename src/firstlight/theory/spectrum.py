@@ -24,12 +24,14 @@ class Spectrum:
 
         E 1/σ² = ∫ Π (1 + 2tλ_j)^(-1/2) dt,    E w_k²/σ² = ∫ Π (1 + 2tλ_j)^(-1/2) / (1 + 2tλ_k) dt,
 
-    so that what many elements share, large eigenvalues, counts for less after the norm than before.
+    so that what many elements share, large eigenvalues, counts for less after the norm than before. What varies within
+    blocks has as many equal eigenvalues as its mean square asks for, `Anchors.noise`: sites that are no blocks' means
+    lie in a space of as many dimensions as there are channels, or pixels under a kernel.
 
     Attributes:
         values: eigenvalues; together with `rest` their sum is one.
         vectors: of unit length over blocks, [M, M].
-        rest: the variance within blocks, of many small eigenvalues.
+        rest: the variance within blocks, of `count` eigenvalues.
         own: that of each block, [M].
     """
 
@@ -37,22 +39,25 @@ class Spectrum:
     vectors: Floats
     rest: float
     own: Floats
+    count: float
 
     @classmethod
-    def of(cls, middle: "Anchors", sites: int) -> "Spectrum":
-        """Of a kernel that is centred."""
+    def of(cls, middle: "Anchors", sites: int, counted: float = 0.0) -> "Spectrum":
+        """Of a kernel that is centred; `counted` of its noise, over its squared size, is taken elsewhere."""
         size = max(float(middle.own.mean()), 1e-300)
         whole = middle.whole(sites) / size
         values, vectors = np.linalg.eigh((whole / len(whole)).numpy())
         values = np.maximum(values, 0.0)
         own = (middle.own / size - whole.diagonal()).clamp_min(0).numpy()
         total = values.sum() + own.mean()
-        return cls(values / total, vectors, float(own.mean() / total), own / total)
+        rest = float(own.mean() / total)
+        count = rest**2 / max(middle.noise / size**2 - counted, 1e-9)
+        return cls(values / total, vectors, rest, own / total, max(count, 1.0))
 
     @cached_property
     def _decay(self) -> Floats:
         log = np.log1p(2 * _T[:, None] * self.values).sum(1)
-        return np.asarray(np.exp(-0.5 * log - _T * self.rest))
+        return np.asarray(np.exp(-0.5 * (log + self.count * np.log1p(2 * _T * self.rest / self.count))))
 
     @cached_property
     def inverse(self) -> float:
@@ -68,7 +73,8 @@ class Spectrum:
         """The kernel after the norm, ``E z² = 1``."""
         share = np.trapezoid(self._decay[:, None] / (1 + 2 * _T[:, None] * self.values), _T, axis=0)
         kept = torch.from_numpy((self.vectors * (self.values * share * len(self.values))) @ self.vectors.T)
-        own = kept.diagonal() + torch.from_numpy(self.own) * float(np.trapezoid(self._decay, _T))
+        left = float(np.trapezoid(self._decay / (1 + 2 * _T * self.rest / self.count), _T))
+        own = kept.diagonal() + torch.from_numpy(self.own) * left
         return anchors.becoming(kept, own).apart(sites).scaled(1.0)
 
 

@@ -48,8 +48,7 @@ def follow(node: Node, ctx: Context, out: Signal) -> Signal:
 def _followed(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     if out.base is not None and out.function is not None:
         base = out.base
-        mean, second = float(base.mean.mean()), float(out.second.mean())
-        return None if base.anchors is None else of_function(base.anchors, mean, out.function, second)
+        return None if base.anchors is None else of_function(base.anchors, float(base.mean.mean()), out.function, out)
     carry = _CARRIES.get(node.function)
     return None if carry is None else carry(node, ctx, out)
 
@@ -239,12 +238,14 @@ def _pooled(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     base = None if x.root.anchors is None else coarser(x.root.anchors, out.shape[2:])
     if base is None:
         return None
-    root = (base.own - float(x.root.mean.mean()) ** 2).clamp_min(1e-300).sqrt()
-    alike = ((base.values - float(x.root.mean.mean()) ** 2) / (root[:, None] * root)).clamp(0, 1)
-    sizes = root / root.square().mean().sqrt()
+    sizes = base.own.clamp_min(0).sqrt() / base.own.mean().clamp_min(1e-300).sqrt()
+    means = float(x.root.mean.mean() / sizes.mean()) * sizes  # a mean is large where the signal is
+    root = (base.own - means**2).clamp_min(1e-300).sqrt()
+    alike = ((base.values - means[:, None] * means) / (root[:, None] * root)).clamp(0, 1)
     mean = float(out.mean.mean() / sizes.mean())
     values = (mean**2 + (second - mean**2) * alike) * (sizes[:, None] * sizes)
-    return found.becoming(values, second * sizes**2).scaled(second)
+    noise = base.noise * (max(second - mean**2, 0.0) / float(root.square().mean())) ** 2
+    return replace(found.becoming(values, second * sizes**2), noise=noise).scaled(second)
 
 
 @_carries("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "mean")

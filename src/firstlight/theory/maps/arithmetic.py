@@ -229,16 +229,31 @@ def total(node: Node, ctx: Context, a: Signal, b: Signal, alpha: float) -> Step:
     signal = Signal(
         node.name, shape, axes, x.mean + alpha * y.mean, second.clamp_min(0), far, other,
         mixed([x, y], [1.0, alpha**2]), fitting(profile, shape), terms=_main_terms(ctx, terms), spread=spread,
-        fresh=fresh, rows=_rows(a, b, alpha), rank=1 / _overlap(x, y, share), read=a.read,
+        fresh=fresh, rows=_rows(a, b, alpha), rank=1 / _overlap(x, y, share), read=a.read, skew=_skewed(x, y, alpha),
     )  # fmt: skip
+    inside = [_part(z, scale, other_, float(shared[0].mean())) for z, scale, other_ in ((x, 1.0, alpha), (y, alpha, 1.0))]
+    whole = math.sqrt(max(float(signal.variance.mean()), 1e-300))
 
     def pull(g: Gradient) -> list[Flow]:
         return [
-            (operand.name, reduced(g.scaled(scale**2), operand, shape, axes), True)
-            for operand, scale in ((a, 1.0), (b, alpha))
+            (operand.name, reduced(replace(g.scaled(scale**2), lean=g.lean * part / whole), operand, shape, axes), True)
+            for operand, scale, part in zip((a, b), (1.0, alpha), inside, strict=True)
         ]
 
     return Step(signal, pull)
+
+
+def _skewed(x: Signal, y: Signal, alpha: float) -> float:
+    """`Signal.skew` of ``x + alpha · y``: third cumulants of independent parts add."""
+    one, two = (max(float(z.variance.mean()), 0.0) for z in (x, y))
+    cumulant = x.skew * one**1.5 + alpha**3 * y.skew * two**1.5
+    return cumulant / max(one + alpha**2 * two, 1e-200) ** 1.5
+
+
+def _part(x: Signal, scale: float, other: float, shared: float) -> float:
+    """Covariance of a sum ``scale · x + other · y`` with the standardized ``x``."""
+    variance = float(x.variance.mean())
+    return (scale * variance + other * shared) / math.sqrt(variance) if variance > 0 else 0.0
 
 
 def _overlap(x: Signal, y: Signal, share: float) -> float:
@@ -305,9 +320,10 @@ def _by_factor(g: Gradient, partner: Signal, operand: Signal, shape: tuple[int, 
         far = far + g.along * partner.variance
     elif g.along is not None:
         along = g.along * partner.second  # x and x · gate are one standardized signal
+    lean = 0.0 if collected or partner.far is not partner.second else g.lean
     profile = times(g.profile, fitting(partner.profile, shape))
     return replace(
-        g.moved(g.second * partner.second, far), spread=g.spread + partner.spread, along=along, profile=profile
+        g.moved(g.second * partner.second, far), spread=g.spread + partner.spread, along=along, lean=lean, profile=profile
     )
 
 

@@ -211,7 +211,12 @@ def _sum(node: Node, ctx: Context, step: Step) -> Step:
             for name, flow, on in step.pull(g)
         ]
 
-    return replace(_carried(step, _known(followed)), pull=pull)
+    found = _carried(step, _known(followed))
+    base = ctx.signals[one.base]
+    if one.base == two.base and followed is not None and base.skew:
+        skew = _covariance(followed, step.signal, ctx).skewed(followed, base.skew)
+        found = replace(found, signal=replace(found.signal, skew=skew))
+    return replace(found, pull=pull)
 
 
 @_carries("adaptive_avg_pool2d", "mean")

@@ -84,6 +84,8 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     out = replace(with_maps(x, node, x.axes, [mean, *maps]), spread=0.0, taps=None)
     out = replace(out, balanced=centred and not ctx.is_signal(x.name) and beta == (0.0, 0.0))
     out = replace(out, terms=_terms(x, float((gamma[0] / root).mean())))
+    if group.channels == 1:
+        out = replace(out, skew=math.copysign(x.skew, x.skew * gamma[0]))
     profile = about_mean(x.profile, float(x.second.mean()), float(level.mean())) if shared else None
     near = out.near
     if group.channels == 1:
@@ -187,13 +189,10 @@ def _over_numbers(x: Signal, group: Group, level: float) -> tuple[float, float]:
     if x.anchors is None or group.samples == 1 or group.channels > 1:
         numbers = _independent(x, group, level)
         return _inverse(numbers), _varying(numbers)
-    if x.anchors.pixels is not None or (x.taps is not None and x.taps.steady):
-        return 1.0, 0.0  # what is read has its size: all that varies is the weights
-    known = x.anchors.spectrum(x.sites())
-    own = 0.0 if x.taps is None else x.taps.drawn  # is counted with the weights
-    size = float(x.anchors.own.mean()) - level
-    left = 1 / max(x.anchors.noise / max(size, 1e-100) ** 2 - own, 1e-9)
-    return known.inverse * _inverse(left), known.spread + _varying(left)
+    if x.anchors.pixels is not None or (x.taps is not None and (x.taps.steady or x.taps.vectors is not None)):
+        return 1.0, 0.0  # what is read has its size, or is pixels: all that varies is the weights
+    known = x.anchors.spectrum(x.sites(), 0.0 if x.taps is None else x.taps.drawn)  # that is counted with the weights
+    return known.inverse, known.spread
 
 
 def _varying(n: float) -> float:
@@ -224,7 +223,7 @@ def _back(g: Gradient, group: Group, out: Signal, beta: float, gamma: float, cen
     else:
         far = g.far * (second / g.second.clamp_min(1e-300)).clamp(0, 1)
     kept = None if g.along is None else g.along * (1 - 1 / group.samples)  # `mean(g ẑ)` over N samples takes 1/N of it
-    back = replace(g.moved(second, far), along=kept)
+    back = replace(g.moved(second, far), along=kept, lean=g.lean)
     shared = group.samples > 1 and centred
     return replace(back, other=g.other - float(common.mean())) if shared else back
 

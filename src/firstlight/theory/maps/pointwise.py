@@ -43,7 +43,7 @@ def of_function(node: Node, ctx: Context, base: Signal, f: Elementwise) -> Signa
     signal = Signal(
         node.name, shape_of(node), base.axes, back(found.mean), back(found.second), back(found.far), back(found.other),
         found.near, fitting(found.profile, shape_of(node)), base, f, terms=terms,
-        spread=base.spread - base.fresh + excess * sharing(base, ctx.batch) / max(1, base.channels()),
+        skew=found.skew, spread=base.spread - base.fresh + excess * sharing(base, ctx.batch) / max(1, base.channels()),
         across=None if found.across is None else back(found.across),
         rank=_rank(base, found.slope, found.second - found.mean**2), read=base.read,
     )  # fmt: skip
@@ -72,13 +72,17 @@ def through(base: Signal, f: Elementwise, g: Gradient, ctx: Context) -> Gradient
     found = mixed(base, f, g.profile)
     chi, pair, tilt = (found.map(v) for v in (found.chi, found.slope_far, found.tilt))
     noise = max(_excess(found.chi_fourth, found.chi), 0.0) * sharing(base, ctx.batch) / max(1, base.channels())
-    second = g.second * chi
+    factor, lean = found.leaning(g.lean)
+    second = g.second * chi * factor
     if g.echo is not None:  # the part that goes with f² meets f'² where f is large
         second = second + g.echo * (found.map(found.echo) - chi)
     apart = g.other * float((found.slope**2).mean())  # samples have next to nothing in common
     rows = g.rows if _multiple(f) is not None else None
     profile = product(g.profile, found.steep)
-    return Gradient(second, g.far * pair, g.spread + noise, g.far * tilt, other=apart, rows=rows, profile=profile)
+    far = g.far * factor**2
+    return Gradient(
+        second, far * pair, g.spread + noise, far * tilt, lean=lean, other=apart, rows=rows, profile=profile
+    )
 
 
 def apply(node: Node, ctx: Context, x: Signal, f: Elementwise) -> Step:

@@ -97,7 +97,7 @@ def arrange(node: Node, ctx: Context) -> Step | None:
     ):  # `far` and `other` are known on average: of a token, at most this
         maps[2:] = [torch.minimum(m, maps[1]) for m in maps[2:]]
     axes = _axes(node, x, ctx.batch)
-    out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x))
+    out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x), skew=x.skew)
     kept = node.function in REARRANGEMENT and math.prod(shape_of(node)) == math.prod(x.shape)
     if kept:
         out = replace(out, terms=x.terms, simplex=_simplex(node, x), balanced=x.balanced, fresh=x.fresh)
@@ -195,7 +195,7 @@ def part(node: Node, ctx: Context) -> Step | None:
     maps = [_mapped(whole, x, m, index, False) for m in x.maps()]
     shape = shape_of(node)
     axes = resized(x.axes, shape) if len(shape) == len(x.shape) else _without(whole, x)
-    out = replace(with_maps(x, node, axes, maps), profile=fitting(x.profile, shape))
+    out = replace(with_maps(x, node, axes, maps), profile=fitting(x.profile, shape), skew=x.skew)
     out = ctx.register(_of_fewer(x, out))
 
     def pull(g: Gradient) -> list[Flow]:
@@ -241,7 +241,8 @@ def join(node: Node, ctx: Context) -> Step:
     spread = sum((w / total) ** 2 * p.spread for w, p in zip(weights, parts, strict=True))
     near = mixed(parts, [float(n) for n in sizes])
     profile = None if stacked else fitting(summed([(p.profile, w) for p, w in zip(parts, weights, strict=True)]), shape)
-    out = replace(with_maps(frame, node, axes, maps), spread=spread, near=near, profile=profile)
+    skew = sum(n * p.skew for n, p in zip(sizes, parts, strict=True)) / sum(sizes)
+    out = replace(with_maps(frame, node, axes, maps), spread=spread, near=near, profile=profile, skew=skew)
     if not stacked:
         out = replace(out, terms={**_joined(dim, parts, shape[dim]), node.name: 1.0})
     ctx.register(out)
