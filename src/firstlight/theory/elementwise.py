@@ -11,7 +11,7 @@ with. For two elements ``E ẑ² ẑ' = κ c`` where one depends linearly on the
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from firstlight._typing import Floats
-from firstlight.theory.gaussian import find_kinks, grid, hermite
+from firstlight.theory.gaussian import find_kinks, grid, polynomials
 
 _TERMS = 24
 _DISTINCT = 96  # more different (mean, variance) pairs than this are rounded, to a part in a thousand or a hundred
@@ -93,6 +93,10 @@ class Moments:
     coefficients: Floats
     slope_coefficients: Floats
 
+    def at(self, places: Any) -> "Moments":
+        """Those of some Gaussians, chosen by their places in [U], as often as they are named."""
+        return Moments(*(getattr(self, each.name)[places] for each in fields(self)))
+
     def pair(self, correlation: Floats) -> Floats:
         """E f(z) f(z') for two elements whose Gaussians have this correlation, shape [U]."""
         return sum_series(self.coefficients**2, self.second, correlation)
@@ -120,19 +124,20 @@ def moments(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0) -
         skew: its third cumulant over ``variance`` to 3/2. Beyond 3 the density above is negative within ``|ẑ| < √3``,
             where it has its weight, so that is the most.
     """
-    return _moments(f, mean.tobytes(), variance.tobytes(), min(max(round(skew, 3), -3.0), 3.0))
-
-
-@lru_cache(maxsize=4096)
-def _moments(f: Elementwise, mean_bytes: bytes, variance_bytes: bytes, skew: float) -> Moments:
-    mean, variance = np.frombuffer(mean_bytes), np.frombuffer(variance_bytes)
     pairs = np.stack([mean, variance], 1)
     unique, back = _distinct(pairs)
     for digits in (3, 2):
         if len(unique) > _DISTINCT:
             unique, back = _distinct(_rounded(pairs, digits))
-    found = _integrate(f, unique.real, unique.imag, skew)
-    return Moments(*(np.asarray(values)[back.reshape(-1)] for values in found))
+    found = _integrated(f, unique.tobytes(), min(max(round(skew, 3), -3.0), 3.0))
+    return found if len(unique) == 1 == len(mean) else found.at(back.reshape(-1))
+
+
+@lru_cache(maxsize=4096)
+def _integrated(f: Elementwise, pairs: bytes, skew: float) -> Moments:
+    """For different pairs, as complex numbers: few, so that keeping them takes no memory."""
+    unique = np.frombuffer(pairs, dtype=complex)
+    return Moments(*_integrate(f, unique.real, unique.imag, skew))
 
 
 def _distinct(pairs: Floats) -> tuple[Any, Any]:
@@ -158,9 +163,9 @@ def _integrate(f: Elementwise, mean: Floats, variance: Floats, skew: float) -> t
         y = f.call(z)
         slope = derivative(y, z)
     values, slopes = y.detach().numpy(), slope.numpy()
-    basis = hermite(g, _TERMS)
-    coefficients = np.einsum("un,unk->uk", w * values, basis)
-    slope_coefficients = np.einsum("un,unk->uk", w * slopes, basis)
+    both = w * values, w * slopes
+    series = [[np.einsum("un,un->u", one, h) for one in both] for h in polynomials(g, _TERMS)]
+    coefficients, slope_coefficients = (np.stack(column, 1) for column in zip(*series, strict=True))
 
     density = w * (1 + skew / 6 * (g**3 - 3 * g))
 

@@ -81,7 +81,10 @@ def leaf(node: Node, drawn: Drawn, batch: int, inputs: InputMoments) -> Signal:
     if node.kind == "input":
         return inputs.signal(node.name, shape, batch)
     first, square, *kurtosis = drawn.get(node.name, (0.0, 0.0 if node.kind == "buffer" else 1.0))
-    mean, second = (torch.as_tensor(m, dtype=torch.float64).reshape((1,) * (rank - 1) + (-1,) * min(rank, 1)) for m in (first, square))
+    mean, second = (
+        torch.as_tensor(m, dtype=torch.float64).reshape((1,) * (rank - 1) + (-1,) * min(rank, 1))
+        for m in (first, square)
+    )
     # A table that a network keeps, of positions or distances, has a row for each place.
     axes = label(shape, "s" * (rank - 1) + "c" if node.kind == "buffer" and rank > 1 else "c" * rank)
     signal = fresh(node.name, shape, axes, mean=mean, second=second, far=mean**2, other=second)

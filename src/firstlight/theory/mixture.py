@@ -9,7 +9,7 @@ different places have different variances, so their product is a product of aver
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from firstlight._typing import Floats
 from firstlight.theory.axes import main_kind
 from firstlight.theory.elementwise import Elementwise, moments, sum_series
+from firstlight.theory.runs import classes, full, runs
 from firstlight.theory.signal import Near, Signal
 
 _BINS = 8
@@ -68,6 +69,7 @@ class Mixed:
         slope_far: E f' f'' between sites, and `tilt`: (E f'(z) ẑ)(E f'(z') ẑ').
         near: closeness of sites after the function.
         profile: how uneven ``f(z)²`` is, and `steep`: how uneven ``f'(z)²``.
+        kinds: along each dimension where places are equal, which of those in the arrays each index has.
     """
 
     shape: tuple[int, ...]
@@ -93,13 +95,14 @@ class Mixed:
     steep: Tensor | None
     skew: float
     steepest: float
+    kinds: "tuple[Tensor | None, ...]" = ()
 
     def leaning(self, lean: float) -> tuple[float, float]:
         """For a gradient that leans towards large values (`Gradient.lean`): by how much ``E f'²`` grows, and its own.
 
         ``E (g²|f) = E g² (1 + lean f̂)``, as far as a line says it; `f'²` is nowhere above its largest value.
         """
-        chi, place, value, both = (float(v.mean()) for v in (self.chi, self.chi_place, self.chi_value, self.chi_both))
+        chi, place, value, both = (self.mean_of(v) for v in (self.chi, self.chi_place, self.chi_value, self.chi_both))
         if chi <= 0:
             return 1.0, 0.0
         factor = min(max(1 + lean * value / chi, 0.0), self.steepest / chi)
@@ -108,24 +111,17 @@ class Mixed:
     def map(self, values: Floats) -> Tensor:
         """One of these arrays as a map."""
         shape = self.shape if values.size == math.prod(self.shape) else self.pair_shape
-        return torch.from_numpy(np.ascontiguousarray(values)).view(shape)
+        found = torch.from_numpy(np.ascontiguousarray(values)).view(shape)
+        varied = [d for d, kind in enumerate(self.kinds) if kind is not None and shape[d] > 1]
+        for d in reversed(varied):
+            kind = self.kinds[d]
+            if kind is not None:
+                found = runs(found, kind, d) if d == varied[0] else found.index_select(d, kind)
+        return found
 
-    def repeated(self, runs: "list[Tensor | None]") -> "Mixed":
-        """Each place as often as it stands for others, by the run of each index along each dimension."""
-        changes: dict[str, Any] = {}
-        for field in fields(self):
-            values = getattr(self, field.name)
-            if isinstance(values, np.ndarray) and field.name != "near":
-                full = self.map(values)
-                for dim, run in enumerate(runs):
-                    if run is not None and full.shape[dim] > 1:
-                        full = full.index_select(dim, run)
-                changes[field.name] = full.reshape(-1).numpy()
-        shapes = (self.shape, self.pair_shape)
-        shape, pair_shape = (
-            tuple(n if run is None or n == 1 else len(run) for n, run in zip(s, runs, strict=True)) for s in shapes
-        )
-        return replace(self, shape=shape, pair_shape=pair_shape, **changes)
+    def mean_of(self, values: Floats) -> float:
+        """One of these arrays on average."""
+        return float(self.map(values).mean())
 
 
 def mixed(base: Signal, f: Elementwise, weight: Tensor | None = None) -> Mixed:
@@ -137,41 +133,45 @@ def mixed(base: Signal, f: Elementwise, weight: Tensor | None = None) -> Mixed:
         weight: how much each sample and site counts, as a gradient that is uneven itself meets ``f'²``; all alike when
             not given.
     """
-    rows = [_different(base, d) for d in range(base.second.dim())]
+    maps: dict[str, Tensor] = {
+        name: m for name in ("mean", "second", "far", "other", "across") if (m := getattr(base, name)) is not None
+    }
+    rank = base.second.dim()
+    rows: list[Rows] = [None] * rank
+    for find in (classes, _different):
+        for d in range(rank):
+            rows[d] = rows[d] or find(list(maps.values()), d)
+            maps = {name: _taken(m, d, rows[d]) for name, m in maps.items()}
     if all(found is None for found in rows):
         return _mixed(base, f, weight)
-    few: dict[str, Any] = {
-        name: _taken(getattr(base, name), rows) for name in ("mean", "second", "far", "other", "across")
-    }
     counts = [None if found is None else torch.bincount(found[1]).double() for found in rows]
+    few: dict[str, Any] = {name: full(m) for name, m in maps.items()}
     found = _mixed(replace(base, **few), f, weight, counts)
-    return found.repeated([None if row is None else row[1] for row in rows])
+    return replace(found, kinds=tuple(None if row is None else row[1] for row in rows))
 
 
 Rows: TypeAlias = tuple[Tensor, Tensor] | None
-"""Along one dimension, the first of each run of equal slices, and the run that each index belongs to."""
+"""Along one dimension, the first of each kind of equal slices, and the kind that each index is of."""
 
 
-def _different(base: Signal, dim: int) -> Rows:
-    """Where the maps of `base` change along `dim`, if seldom: a border, or segments of channels."""
-    maps = [m for m in (*base.maps(), base.across) if m is not None and m.shape[dim] > 1]
+def _different(maps: Sequence[Tensor], dim: int) -> Rows:
+    """Where maps change along `dim`, if seldom: a border, or segments of channels."""
+    maps = [m for m in maps if m.shape[dim] > 1]
     n = max((m.shape[dim] for m in maps), default=1)
-    if dim == 0 or n < _RUNS or math.prod(base.second.shape) < _MANY:
+    if dim == 0 or n < _RUNS or max(math.prod(m.shape) for m in maps) < _MANY:
         return None
     changes = torch.zeros(n - 1, dtype=torch.bool)
     for m in maps:
         changes |= (m.narrow(dim, 1, n - 1) != m.narrow(dim, 0, n - 1)).movedim(dim, 0).flatten(1).any(1)
-    runs = torch.cat([torch.zeros(1, dtype=torch.long), changes.cumsum(0)])
-    if int(runs[-1]) + 1 > n // 2:
+    kinds = torch.cat([torch.zeros(1, dtype=torch.long), changes.cumsum(0)])
+    if int(kinds[-1]) + 1 > n // 2:
         return None
-    return torch.cat([torch.zeros(1, dtype=torch.long), changes.nonzero().flatten() + 1]), runs
+    return torch.cat([torch.zeros(1, dtype=torch.long), changes.nonzero().flatten() + 1]), kinds
 
 
-def _taken(values: Tensor | None, rows: list[Rows]) -> Tensor | None:
-    for dim, found in enumerate(rows):
-        if values is not None and found is not None and values.shape[dim] > 1:
-            values = values.index_select(dim, found[0])
-    return values
+def _taken(values: Tensor, dim: int, rows: Rows) -> Tensor:
+    few = rows is not None and values.shape[dim] == len(rows[1])
+    return values.index_select(dim, rows[0]) if few and rows is not None else values
 
 
 def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Tensor | None] | None" = None) -> Mixed:
@@ -192,7 +192,7 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
     def average(values: Floats) -> Floats:
         return np.asarray(values.reshape(places, levels) @ heavy)
 
-    pair_shape = tuple(torch.broadcast_shapes(maps[0].shape, base.far.shape))
+    pair_shape = tuple(np.broadcast_shapes(maps[0].shape, base.far.shape))
     pairs = _Pairs.of(base, maps[0].shape, pair_shape, parts.shares, counts)
     far = np.ascontiguousarray(base.far.expand(pair_shape).numpy()).reshape(-1)
     deviation, centre = (_by_sample(m[..., None], parts.shares) for m in (np.sqrt(variance), means))

@@ -179,7 +179,9 @@ def _normalized(node: Node, ctx: Context, out: Signal) -> Anchors | None:
         exact = None if seen is None else seen.moments(normalized=True)
         if seen is not None and exact is not None:
             exact = coarser(exact, seen.sites or seen.images.shape[2:])
-            return replace(exact.becoming(exact.values, exact.own), fine=found.fine and found.fine.even).scaled(second, beta)
+            return replace(exact.becoming(exact.values, exact.own), fine=found.fine and found.fine.even).scaled(
+                second, beta
+            )
         values, own = values - mean, own - mean
         variance = own.clamp_min(0)
     elif node.function == "batch_norm":

@@ -174,9 +174,7 @@ def fused(node: Node, ctx: Context) -> Step | None:
         ratio = queries / tokens
         to_v = ratio * (p * mean + (queries - 1) * alike * between)
         soft = seen.mean(lambda n, m: jacobian(logits, n))
-        differ, keys_differ, agree = (
-            of_rank(_relative(m), sizes) for m in (v.second - v.far, k.second - k.far, q.far)
-        )
+        differ, keys_differ, agree = (of_rank(_relative(m), sizes) for m in (v.second - v.far, k.second - k.far, q.far))
         slope = width * free * factor**2 * differ
         # Keys and values are two projections of the same tokens, whose overlaps 1/√C add up over T of them.
         overlap = (tokens - 1) * of_rank(fitting_samples(overlaps(k), gq), sizes)

@@ -42,7 +42,9 @@ def _window(node: Node, x: Signal, shape: Sequence[int] = (), edges: Sequence[in
     before = each(node.arguments.get("padding", 0), dims)
     dilation = each(node.arguments.get("dilation", 1), dims)
     before = tuple(b + e for b, e in zip(before, (*edges[::2], *(0,) * dims)[dims - 1 :: -1], strict=False))
-    return Window(x.shape[-dims:], (shape or pooled_shape(node, x))[-dims:], kernel, each(stride, dims), before, dilation)
+    return Window(
+        x.shape[-dims:], (shape or pooled_shape(node, x))[-dims:], kernel, each(stride, dims), before, dilation
+    )
 
 
 def pooled_shape(node: Node, x: Signal) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from firstlight.theory.maps.arithmetic import aligned, mixed, reduced
 from firstlight.theory.maps.pointwise import apply
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.mixture import fitting, summed
+from firstlight.theory.runs import joined
 from firstlight.theory.signal import Coefficient, Gradient, Signal, compress
 from firstlight.theory.taps import closeness
 
@@ -229,11 +230,7 @@ def join(node: Node, ctx: Context) -> Step:
     maps = []
     for k in range(4):
         each = [p.maps()[k].unsqueeze(dim) if stacked else p.maps()[k] for p in parts]
-        full = [
-            m.expand(*(shape[:dim]), 1 if stacked else p.shape[dim], *shape[dim + 1 :])
-            for m, p in zip(each, parts, strict=True)
-        ]
-        maps.append(compress(torch.cat(_smallest(full, dim), dim)))
+        maps.append(compress(joined(each, [1 if stacked else p.shape[dim] for p in parts], dim)))
     axes = resized(axes, shape)
     sizes = [math.prod(p.shape) for p in parts]
     weights = [n * float(p.second.mean()) for n, p in zip(sizes, parts, strict=True)]
@@ -260,14 +257,6 @@ def join(node: Node, ctx: Context) -> Step:
         return flows
 
     return Step(out, pull)
-
-
-def _smallest(maps: list[Tensor], dim: int) -> list[Tensor]:
-    """Drop what no map varies along (stride 0 everywhere), so that joining does not fill memory."""
-    for d in range(maps[0].dim()):
-        if d != dim and all(m.stride(d) == 0 or m.shape[d] == 1 for m in maps):
-            maps = [m.narrow(d, 0, 1) for m in maps]
-    return maps
 
 
 @rule("expand", "expand_as", "broadcast_to", "repeat", "tile", "repeat_interleave")

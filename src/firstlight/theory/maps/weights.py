@@ -347,7 +347,9 @@ def _by_group(values: Tensor, groups: int, out: int) -> Tensor:
         return values
     if groups == 1:
         return values.mean(1, keepdim=True)
-    averaged = values.unflatten(1, (groups, -1)).mean(2)
+    averaged = values if groups == values.shape[1] else values.unflatten(1, (groups, -1)).mean(2)
+    if groups == out:
+        return averaged
     return averaged.repeat_interleave(out // groups, 1)
 
 

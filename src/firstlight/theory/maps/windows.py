@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from firstlight.theory.mixture import even
+from firstlight.theory.runs import Runs
 
 
 @lru_cache(maxsize=1024)
@@ -100,6 +101,8 @@ def _along(values: Tensor, matrices: list[Tensor], *, adjoint: bool) -> Tensor:
 
 
 def _one(values: Tensor, dim: int, matrix: Tensor) -> Tensor:
+    if isinstance(values, Runs) and values.along != dim:
+        return values.over(lambda slices: _one(slices, dim, matrix))
     if values.shape[dim] == 1:
         sums = matrix.sum(1)
         if bool((sums == sums[0]).all()):
