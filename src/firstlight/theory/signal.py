@@ -176,6 +176,8 @@ class Gradient:
         second: E g².
         far: E g g' between two sites of one sample, same channel.
         spread: variance of log(second) over weight draws, carried along from the output.
+        doubt: by how much log(second) may be off because corrections on the way are estimates; layers that are alike err
+            alike, so it adds up.
         along: E (g ẑ)(g' ẑ') between two sites, ẑ the standardized signal itself; ``None`` where gradient and signal
             are independent. A slope ``f'(z)`` is not: ``E f'(z) ẑ`` is what batch norm removes beyond the mean.
         tied: how much of `second` is owed to the size of the weights just before, by whose norm a normalization has
@@ -193,6 +195,7 @@ class Gradient:
     second: Tensor
     far: Tensor
     spread: float = 0.0
+    doubt: float = 0.0
     along: Tensor | None = None
     tied: float = 1.0
     echo: Tensor | None = None
@@ -206,7 +209,9 @@ class Gradient:
         """Contributions of independent paths."""
         a, b = float(self.second.mean()), float(other.second.mean())
         share = a / (a + b) if a + b > 0 else 0.5
-        spread = share**2 * self.spread + (1 - share) ** 2 * other.spread
+        common = min(self.spread, other.spread)  # paths that meet come from one gradient, and begin with its spread
+        spread = common + share**2 * (self.spread - common) + (1 - share) ** 2 * (other.spread - common)
+        doubt = share * self.doubt + (1 - share) * other.doubt
         found = [g.along for g in (self, other) if g.along is not None]
         along = None if not found else found[0] if len(found) == 1 else found[0] + found[1]
         tied = 1 / (share / self.tied + (1 - share) / other.tied)
@@ -225,7 +230,7 @@ class Gradient:
         if self.profile is not None or other.profile is not None:
             mine, theirs = (torch.ones(()) if g.profile is None else g.profile for g in (self, other))
             profile = share * mine + (1 - share) * theirs
-        return Gradient(second, far, spread, along, tied, echo, lean, apart, response=both, profile=profile)
+        return Gradient(second, far, spread, doubt, along, tied, echo, lean, apart, response=both, profile=profile)
 
     def moved(self, second: Tensor, far: Tensor) -> "Gradient":
         """The same gradient with other maps: by another tensor, whose overlap with the signal is not known."""

@@ -235,8 +235,8 @@ def _back(g: Gradient, a: Signal, b: Signal, pair_a: float, pair_b: float) -> li
     to_a, far_a = (of_rank(m, len(a.shape)) for m in (to_a, far_a))
     to_b, far_b = (of_rank(m, len(b.shape)) for m in (to_b, torch.minimum(far_b, to_b)))
     return [
-        (a.name, Gradient(to_a, far_a, g.spread + a.spread, rows=alike), True),
-        (b.name, Gradient(to_b, far_b, g.spread + b.spread), True),
+        (a.name, Gradient(to_a, far_a, g.spread + a.spread, g.doubt, rows=alike), True),
+        (b.name, Gradient(to_b, far_b, g.spread + b.spread, g.doubt), True),
     ]
 
 

@@ -185,7 +185,7 @@ def fused(node: Node, ctx: Context) -> Step | None:
         far_to_q = to_q * (gf / gq.clamp_min(1e-300)).clamp(-1, 1) * alike_q
         spread = g.spread + v.spread
         flows: list[Flow] = [
-            (x.name, Gradient(of_rank(second, len(x.shape)), of_rank(far, len(x.shape)), spread), True)
+            (x.name, Gradient(of_rank(second, len(x.shape)), of_rank(far, len(x.shape)), spread, g.doubt), True)
             for x, second, far in (
                 (q, to_q, far_to_q),
                 (k, to_k, -to_k / max(tokens - 1, 1)),  # what a query gives to all its keys together is nothing
@@ -194,7 +194,7 @@ def fused(node: Node, ctx: Context) -> Step | None:
         ]
         if mask is not None:
             by_mask = of_rank((width * free * soft * differ * mean / tokens).mean().reshape(1), len(mask.shape))
-            flows.append((mask.name, Gradient(by_mask, torch.zeros_like(by_mask), spread), True))
+            flows.append((mask.name, Gradient(by_mask, torch.zeros_like(by_mask), spread, g.doubt), True))
         return flows
 
     return Step(out, pull)

@@ -81,7 +81,7 @@ def through(base: Signal, f: Elementwise, g: Gradient, ctx: Context) -> Gradient
     profile = product(g.profile, found.steep)
     far = g.far * factor**2
     return Gradient(
-        second, far * pair, g.spread + noise, far * tilt, lean=lean, other=apart, rows=rows, profile=profile
+        second, far * pair, g.spread + noise, g.doubt, far * tilt, lean=lean, other=apart, rows=rows, profile=profile
     )
 
 
