@@ -105,6 +105,24 @@ def _relative(values: Tensor) -> Tensor:
     return found / found.mean().clamp_min(1e-300)
 
 
+def _few(second: Tensor, overlaps: Tensor, alike: Tensor, v: Signal) -> float:
+    """Variance of the logarithm of a mean of ``(g_i·v_j)²`` over few heads, samples, and directions of their values.
+
+    Given the values, ``g·v`` of one head and one ``g`` is Gaussian along ``1/overlaps`` directions, and its square varies
+    by twice its mean squared. Gradients of queries that are `alike` are one.
+
+    Args:
+        second: of the gradient, where samples differ in size, [N, ...].
+        overlaps: of the tokens of each sample; alike: ``E g g'`` of two queries over ``E g²``.
+    """
+    heads, queries = max(math.prod(v.shape[1:-2]), 1), v.shape[-2]
+    sizes = by_sample(second)
+    one = overlaps * (alike**2 + (1 - alike**2) / queries)
+    samples = v.shape[0] if sizes.shape[0] == 1 else 1
+    whole = float(sizes.sum()) ** 2
+    return 2 * float((sizes**2 * one).sum()) / max(whole, 1e-300) / heads / samples
+
+
 def _same_window(q: Signal, seen: _Seen) -> float:
     """Of two queries of one sample, how often they are in one window."""
     windows = q.sites() / q.shape[-2]
@@ -184,12 +202,13 @@ def fused(node: Node, ctx: Context) -> Step | None:
         pair = ratio * (mean / tokens + (queries - 1) / tokens * between)
         far_to_q = to_q * (gf / gq.clamp_min(1e-300)).clamp(-1, 1) * alike_q
         spread = g.spread + v.spread
+        few = _few(to_q, overlap / (tokens - 1), between / mean.clamp_min(1e-300), v) if tokens > 1 else 0.0
         flows: list[Flow] = [
-            (x.name, Gradient(of_rank(second, len(x.shape)), of_rank(far, len(x.shape)), spread, g.doubt), True)
-            for x, second, far in (
-                (q, to_q, far_to_q),
-                (k, to_k, -to_k / max(tokens - 1, 1)),  # what a query gives to all its keys together is nothing
-                (v, to_v, torch.minimum(pair, to_v)),
+            (x.name, Gradient(of_rank(second, len(x.shape)), of_rank(far, len(x.shape)), spread + more, g.doubt), True)
+            for x, second, far, more in (
+                (q, to_q, far_to_q, few),
+                (k, to_k, -to_k / max(tokens - 1, 1), few),  # what a query gives to all its keys together is nothing
+                (v, to_v, torch.minimum(pair, to_v), 0.0),
             )
         ]
         if mask is not None:
