@@ -12,7 +12,7 @@ from firstlight.graph import trace
 from firstlight.probe import probe
 from firstlight.theory import InputMoments, as_they_are, propagate
 from firstlight.theory.maps.attention import pair_of_rows
-from firstlight.theory.pixels import Fine, Pixels
+from firstlight.theory.anchors import Fine, Pixels
 
 WIDTH, HEADS = 192, 3
 

@@ -132,7 +132,7 @@ def directions(tokens: Signal) -> float:
 
 
 def overlaps(tokens: Signal) -> Tensor:
-    """``E K²`` over pairs of tokens of each sample, about their mean, [N, 1, ...]: one over how many directions they have.
+    """``E K²`` over pairs of tokens of each sample about their mean, [N, 1, ...]: one over the directions they have.
 
     To what blocks of sites have in common comes what the weights have drawn (`Anchors.noise`), and what single sites
     have that blocks average away (`Anchors.fine`); where that is not known, by how much ``E K²`` over all pairs of the
@@ -200,30 +200,30 @@ def of_signals(node: Node, ctx: Context, a: Signal, b: Signal, axes: Axes) -> St
     out = with_maps(replace(a, near=None), node, resized(axes, shape_of(node)), maps)
     out = replace(out, spread=a.spread + b.spread, rows=scalar(rows, rank) if a.simplex != -1 else None)
     ctx.register(out)
-    return Step(out, lambda g: _back(g, a, b, pa, pb))
+    return Step(out, lambda g: _back(g, out, (a, b), (pa, pb)))
 
 
-def _back(g: Gradient, a: Signal, b: Signal, pair_a: float, pair_b: float) -> list[Flow]:
+def _back(g: Gradient, out: Signal, operands: tuple[Signal, Signal], pairs: tuple[float, float]) -> list[Flow]:
     """To ``a``: a sum over columns, ``Σ_j g_ij b_kj``; to ``b``: a sum over rows, ``Σ_i a_ik g_ij``.
 
     In both, gradients of two columns (rows) pair with the other operand's. Those of logits sum to zero over the keys,
     so that what all keys share is nothing to a query; but keys and values are projections of the same tokens, whose
     overlaps ``1/√C`` add up over all keys.
     """
+    (a, b), (pair_a, pair_b) = operands, pairs
     rows, columns = a.shape[-2], b.shape[-1]
-    rank = max(len(a.shape), len(b.shape), g.second.dim())
+    p, far = by_row(g.second), by_row(g.far)
     (qa, row), (qb, column) = (
-        [of_rank(by_sample(m), rank) for m in (x.second, pair_along(x, dim))]
+        [of_samples(m, out) for m in (x.second, pair_along(x, dim))]
         for x, dim in ((a, len(a.shape) - 2), (b, len(b.shape) - 1))
     )
-    p, far = of_rank(by_row(g.second), rank), of_rank(by_row(g.far), rank)
     mean, between = by_sample(p), torch.zeros_like(p[..., :1, :])
     if main_kind(a.axes[-2]) == "s":
-        between = of_rank(pair_of_rows(g.far, rows), rank)
+        between = pair_of_rows(g.far, rows)
     across = columns_alike(g, a, b)
     to_a = p * columns * (qb + (columns - 1) * across * column)
-    if a.simplex != -1:
-        to_a = to_a * (1 + (columns - 1) * of_rank(fitting_samples(overlaps(b), p), rank))
+    if a.simplex != -1 and main_kind(b.axes[-1]) == "s":  # queries that meet keys
+        to_a = to_a * (1 + (columns - 1) * of_samples(overlaps(b), out))
     to_b = rows * (mean * qa + (rows - 1) * between * row)
     far_a = to_a * (far / p.clamp_min(1e-300)).clamp(-1, 1) if main_kind(a.axes[-2]) == "s" else torch.zeros_like(to_a)
     if main_kind(b.axes[-2]) == "s":
@@ -232,8 +232,8 @@ def _back(g: Gradient, a: Signal, b: Signal, pair_a: float, pair_b: float) -> li
         far_b = across * to_b
     whole = float(b.second.mean())
     alike = pair_b / whole if whole > 0 else None
-    to_a, far_a = (of_rank(m, len(a.shape)) for m in (to_a, far_a))
-    to_b, far_b = (of_rank(m, len(b.shape)) for m in (to_b, torch.minimum(far_b, to_b)))
+    to_a, far_a = (fitted(m, a) for m in (to_a, far_a))
+    to_b, far_b = (fitted(m, b) for m in (to_b, torch.minimum(far_b, to_b)))
     return [
         (a.name, Gradient(to_a, far_a, g.spread + a.spread, g.doubt, rows=alike), True),
         (b.name, Gradient(to_b, far_b, g.spread + b.spread, g.doubt), True),
@@ -270,11 +270,12 @@ def pair_of_rows(far: Tensor, rows: int) -> Tensor:
     return (f.sqrt().sum(-2, keepdim=True) ** 2 - f.sum(-2, keepdim=True)) / (rows * (rows - 1))
 
 
-def fitting_samples(values: Tensor, like: Tensor) -> Tensor:
-    """A map over samples where `like` has as many, its mean where it has others."""
-    return values if values.shape[0] in (1, like.shape[0]) or like.shape[0] == 1 else values.mean(0, keepdim=True)
+def of_samples(values: Tensor, x: Signal) -> Tensor:
+    """A map averaged over all dimensions but samples, as far as it fits a tensor of the shape of `x`."""
+    return fitted(by_sample(values), x)
 
 
-def of_rank(values: Tensor, rank: int) -> Tensor:
-    """A map over samples and rows with `rank` dimensions; its mean where it has others."""
-    return values if values.dim() == rank else values.mean().reshape((1,) * rank)
+def fitted(values: Tensor, x: Signal) -> Tensor:
+    """A map over samples and rows, if it spreads over `x`; its mean where it does not."""
+    fits = values.dim() == len(x.shape) and all(m in (1, n) for m, n in zip(values.shape, x.shape, strict=True))
+    return values if fits else values.mean().reshape((1,) * len(x.shape))

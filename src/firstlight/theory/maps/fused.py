@@ -19,7 +19,16 @@ from torch import Tensor
 from firstlight.graph import Node
 from firstlight.theory.axes import resized
 from firstlight.theory.maps.attention import (
-    by_row, by_sample, fitting_samples, jacobian, lean, of_rank, overlaps, pair_along, pair_of_rows, participation,
+    by_row,
+    by_sample,
+    fitted,
+    jacobian,
+    lean,
+    of_samples,
+    overlaps,
+    pair_along,
+    pair_of_rows,
+    participation,
 )  # fmt: skip
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.signal import Gradient, Signal, scalar
@@ -100,16 +109,15 @@ def _present(x: Signal) -> tuple[float, float]:
 
 
 def _relative(values: Tensor) -> Tensor:
-    """A map of each sample over its mean."""
-    found = by_sample(values).clamp_min(0)
-    return found / found.mean().clamp_min(1e-300)
+    """A map over its mean."""
+    return values.clamp_min(0) / values.clamp_min(0).mean().clamp_min(1e-300)
 
 
 def _few(second: Tensor, overlaps: Tensor, alike: Tensor, v: Signal) -> float:
     """Variance of the logarithm of a mean of ``(g_i·v_j)²`` over few heads, samples, and directions of their values.
 
-    Given the values, ``g·v`` of one head and one ``g`` is Gaussian along ``1/overlaps`` directions, and its square varies
-    by twice its mean squared. Gradients of queries that are `alike` are one.
+    Given the values, ``g·v`` of one head and one ``g`` is Gaussian along ``1/overlaps`` directions, and its square
+    varies by twice its mean squared. Gradients of queries that are `alike` are one.
 
     Args:
         second: of the gradient, where samples differ in size, [N, ...].
@@ -186,16 +194,18 @@ def fused(node: Node, ctx: Context) -> Step | None:
 
     def pull(g: Gradient) -> list[Flow]:
         """``dv_j = Σ_i a_ij g_i``; ``dl_ij = a_ij (g_i·v_j - Σ a g·v)``, ``dq_i = scale Σ_j dl_ij k_j``; k like q."""
-        width, sizes = v.shape[-1], g.second.dim()
+        width = v.shape[-1]
         gq, gf = by_row(g.second), by_row(g.far)
         mean, between = by_sample(gq), pair_of_rows(g.far, queries)
         ratio = queries / tokens
         to_v = ratio * (p * mean + (queries - 1) * alike * between)
         soft = seen.mean(lambda n, m: jacobian(logits, n))
-        differ, keys_differ, agree = (of_rank(_relative(m), sizes) for m in (v.second - v.far, k.second - k.far, q.far))
+        differ, keys_differ, agree = (
+            _relative(of_samples(m, out)) for m in (v.second - v.far, k.second - k.far, q.far)
+        )
         slope = width * free * factor**2 * differ
         # Keys and values are two projections of the same tokens, whose overlaps 1/√C add up over T of them.
-        overlap = (tokens - 1) * of_rank(fitting_samples(overlaps(k), gq), sizes)
+        overlap = (tokens - 1) * of_samples(overlaps(k), out)
         to_q = slope * soft * apart * keys_differ * (1 + overlap) * gq
         alike_q = (alike / p + overlap) / (1 + overlap)  # two queries' weights differ, their keys and values do not
         to_k = slope * ratio * soft * (mean * qq + (queries - 1) * between * far_q * agree * alike / p)
@@ -204,7 +214,7 @@ def fused(node: Node, ctx: Context) -> Step | None:
         spread = g.spread + v.spread
         few = _few(to_q, overlap / (tokens - 1), between / mean.clamp_min(1e-300), v) if tokens > 1 else 0.0
         flows: list[Flow] = [
-            (x.name, Gradient(of_rank(second, len(x.shape)), of_rank(far, len(x.shape)), spread + more, g.doubt), True)
+            (x.name, Gradient(fitted(second, x), fitted(far, x), spread + more, g.doubt), True)
             for x, second, far, more in (
                 (q, to_q, far_to_q, few),
                 (k, to_k, -to_k / max(tokens - 1, 1), few),  # what a query gives to all its keys together is nothing
@@ -212,7 +222,7 @@ def fused(node: Node, ctx: Context) -> Step | None:
             )
         ]
         if mask is not None:
-            by_mask = of_rank((width * free * soft * differ * mean / tokens).mean().reshape(1), len(mask.shape))
+            by_mask = fitted(width * free * soft * differ * mean / tokens, mask)
             flows.append((mask.name, Gradient(by_mask, torch.zeros_like(by_mask), spread, g.doubt), True))
         return flows
 
