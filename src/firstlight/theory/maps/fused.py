@@ -19,7 +19,14 @@ from torch import Tensor
 from firstlight.graph import Node
 from firstlight.theory.axes import resized
 from firstlight.theory.maps.attention import (
-    by_row, directions, jacobian, lean, of_rank, pair_along, pair_of_rows, participation,
+    by_row,
+    directions,
+    jacobian,
+    lean,
+    of_rank,
+    pair_along,
+    pair_of_rows,
+    participation,
 )  # fmt: skip
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.signal import Gradient, Signal, scalar

@@ -42,7 +42,9 @@ def _window(node: Node, x: Signal, shape: Sequence[int] = (), edges: Sequence[in
     before = each(node.arguments.get("padding", 0), dims)
     dilation = each(node.arguments.get("dilation", 1), dims)
     before = tuple(b + e for b, e in zip(before, (*edges[::2], *(0,) * dims)[dims - 1 :: -1], strict=False))
-    return Window(x.shape[-dims:], (shape or pooled_shape(node, x))[-dims:], kernel, each(stride, dims), before, dilation)
+    return Window(
+        x.shape[-dims:], (shape or pooled_shape(node, x))[-dims:], kernel, each(stride, dims), before, dilation
+    )
 
 
 def pooled_shape(node: Node, x: Signal) -> tuple[int, ...]:
@@ -229,7 +231,7 @@ def maximum(node: Node, ctx: Context) -> Step | None:
     inside = Counter(window.sum(scalar(1.0, len(x.shape))).flatten().tolist()) if window else Counter({n: 1})
     out, chi = largest_of(node, x, inside, r)
     gone = _named(node, x) if len(shape) < len(x.shape) else ()
-    axes = resized([axis for d, axis in enumerate(x.axes) if d not in gone], shape)
+    axes = resized(tuple(axis for d, axis in enumerate(x.axes) if d not in gone), shape)
     maps = [m.reshape((1,) * len(shape)) for m in out.maps()]
     near = overlap if x.near is None or window is None else averaged(x.near, window.kernel, window.stride)
     profile = _windowed(x, window, node) if window else None
