@@ -64,7 +64,7 @@ class Window:
     def pair_sum(self, values: Tensor) -> Tensor:
         """The same for the product of two sites, averaged over the second: both must have the tap inside.
 
-        A map of such averages is ``f_i = a_i E a_j`` for a product ``a_i a_j``. Those ``j`` that a tap leaves out lie at
+        A map of such averages is ``f_i = a_i E a_j`` for a product ``a_i a_j``. The ``j`` that a tap leaves out lie at
         a border, where ``a`` is not what it is on average: each counts by the sum of `values` along its dimension.
         """
         first = values.dim() - len(self.pairs)
