@@ -179,3 +179,26 @@ def test_weights_are_known_of_a_signal_that_is_multiplied_by_a_number():
         return nn.Sequential(normal(nn.Linear(24, WIDTH, bias=False)), Channels())
 
     assert not [line for line in disagreements(build, (4, 64, 24), 6, within=0.2) if line.startswith("forward")]
+
+
+class Patches(nn.Module):
+    """Windows of patches of an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.windows = normal(nn.Conv2d(3, WIDTH, 4, 4, bias=False)), Windows(16)
+
+    def forward(self, x):
+        return self.windows(self.embed(x).permute(0, 2, 3, 1))
+
+
+def test_tokens_of_one_window_resemble_each_other_as_close_sites_do():
+    noise = torch.randn(6, 3, 80, 80, generator=torch.Generator().manual_seed(0))
+    x = nn.functional.avg_pool2d(noise, 17, 1) * 17
+    seen = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            seen.append(float(Patches()(x).square().mean()))
+    said = propagate(trace(Patches(), x), as_they_are(Patches()), inputs=InputMoments.of(x)).nodes[-1]
+    assert said.forward_second_moment == pytest.approx(np.mean(seen), rel=0.15)
