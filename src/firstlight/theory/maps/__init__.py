@@ -17,6 +17,6 @@ from firstlight.theory.maps import (
 from firstlight.theory.maps.registry import RULES, Context, Step
 
 __all__ = [
-    "RULES", "Context", "Step", "arithmetic", "attention", "composed", "einsum", "folding", "fused", "noise", "normalize",
-    "pointwise", "pool", "shapes", "weights",
+    "RULES", "Context", "Step", "arithmetic", "attention", "composed", "einsum", "folding", "fused", "noise",
+    "normalize", "pointwise", "pool", "shapes", "weights",
 ]  # fmt: skip

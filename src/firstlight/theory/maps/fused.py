@@ -101,11 +101,20 @@ class _Seen:
 
 
 def _present(x: Signal) -> tuple[float, float]:
-    """E z² and E z z' of two tokens of one window, closeness included, among those that are not zero."""
+    """E z² and E z z' of two tokens of one window, among those that are not zero.
+
+    `far` of tokens is the mean over all pairs of a sample, ``far' + r̄ (q - far')``; in a window ``r̄`` is larger.
+    """
     share = max(float((x.second > 0).double().mean()), 1e-300)
     second, far = float(x.second.mean()) / share, float(x.far.mean()) / share
-    sites = [n for kind, n in x.axes[-2] if kind == "s"]
-    return second, far + closeness(x, sites) * (second - far)
+    inside = [n for kind, n in x.axes[-2] if kind == "s"]
+    windows = x.sites() / x.shape[-2]
+    if x.near is None or windows <= 1:
+        return second, far
+    whole = [n * round(windows ** (1 / len(inside))) for n in inside]
+    close, everywhere = (closeness(x, sizes) for sizes in (inside, whole))
+    apart = (far - everywhere * second) / (1 - min(everywhere, 0.9))
+    return second, apart + close * (second - apart)
 
 
 def _relative(values: Tensor) -> Tensor:

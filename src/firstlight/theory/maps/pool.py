@@ -231,7 +231,7 @@ def maximum(node: Node, ctx: Context) -> Step | None:
     inside = Counter(window.sum(scalar(1.0, len(x.shape))).flatten().tolist()) if window else Counter({n: 1})
     out, chi = largest_of(node, x, inside, r)
     gone = _named(node, x) if len(shape) < len(x.shape) else ()
-    axes = resized([axis for d, axis in enumerate(x.axes) if d not in gone], shape)
+    axes = resized(tuple(axis for d, axis in enumerate(x.axes) if d not in gone), shape)
     maps = [m.reshape((1,) * len(shape)) for m in out.maps()]
     near = overlap if x.near is None or window is None else averaged(x.near, window.kernel, window.stride)
     profile = _windowed(x, window, node) if window else None
