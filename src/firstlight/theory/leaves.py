@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from firstlight.graph import Node
 from firstlight.theory.axes import label
 from firstlight.theory.inputs import InputMoments
-from firstlight.theory.signal import Signal, fresh, scalar
+from firstlight.theory.signal import Signal, fresh
 
 Drawn: TypeAlias = Mapping[str, tuple[float | Tensor, ...]]
 """Mean and second moment of the elements of each parameter; then, where known, their kurtosis (3 when not). Of a buffer

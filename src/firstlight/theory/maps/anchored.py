@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from firstlight.graph import Node
-from firstlight.graph.vocabulary import REARRANGEMENT
+from firstlight.graph.vocabulary import LEFT_OPERAND, PRODUCT, REARRANGEMENT
 from firstlight.theory.anchors import Anchors, Fine, calibrated, centred, coarser, of_function, shifted
 from firstlight.theory.axes import main_kind, size
 from firstlight.theory.lone import evened
@@ -321,19 +321,36 @@ def _joined(node: Node, ctx: Context, out: Signal) -> Anchors | None:
 
 @_carries("scaled_dot_product_attention")
 def _attended(node: Node, ctx: Context, out: Signal) -> Anchors | None:
-    """Each token is nearly the mean of its sample's values: samples agree as far as these do."""
+    """Each token is nearly the mean of its sample's values, and the more so the more these agree.
+
+    What the weights leave of the values' differences, on average over samples, each has as its own values differ.
+    """
     v = ctx.of(node, "value")
-    if v is None or v.anchors is None:
+    return None if v is None or v.anchors is None else _averages(v, v.anchors, out)
+
+
+@_carries("matmul", "bmm")
+def _weighed(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    """The same where weights that sum to one multiply the values."""
+    weights, v = (ctx.of(node, role) for role in (LEFT_OPERAND[node.function], PRODUCT[node.function]))
+    if weights is None or v is None or v.anchors is None or weights.simplex != -1 or main_kind(v.axes[-1]) != "c":
         return None
-    n, p = v.anchors.samples, v.anchors.places
-    means = v.anchors.between_samples(v.sites())
+    return _averages(v, v.anchors, out)
+
+
+def _averages(v: Signal, seen: Anchors, out: Signal) -> Anchors:
+    n, p = seen.samples, seen.places
+    means = seen.between_samples(v.sites())
+    agreed = means.diagonal()
+    differ = (seen.own.view(n, p).mean(1) - agreed).clamp_min(0)
+    differ = differ / differ.mean().clamp_min(1e-300)
     _, second, far, _ = out.scalars()
+    own = agreed + (second - float(agreed.mean())) * differ
     if out.sites() == 1:
-        return Anchors(means, torch.full((n,), second, dtype=torch.float64), n, ())
-    values = means.repeat_interleave(p, 0).repeat_interleave(p, 1)
-    same = torch.block_diag(*[torch.ones(p, p, dtype=torch.float64)] * n)
-    values = values + same * (far - float(v.far.mean()))
-    return v.anchors.becoming(values, torch.full((n * p,), second, dtype=torch.float64))
+        return Anchors(means, own, n, ())
+    within = means + torch.diag((far - float(v.far.mean())) * differ)
+    values = within.repeat_interleave(p, 0).repeat_interleave(p, 1)
+    return seen.becoming(values, own.clamp_min(0).repeat_interleave(p))
 
 
 @_carries("dropout", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout",

@@ -131,7 +131,16 @@ def quotient(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
             for name, back, carries in step.pull(g)
         ]
 
-    return replace(step, pull=pull)
+    by_own_sum = _is_sum_of(ctx.graph[b.name], a)
+    signal = replace(step.signal, simplex=-1) if by_own_sum else step.signal
+    return replace(step, signal=signal, pull=pull)
+
+
+def _is_sum_of(node: Node, x: Signal) -> bool:
+    """Whether the node adds `x` up along its last dimension: divided by that, it sums to one."""
+    dims = node.arguments.get("dim")
+    last = dims is not None and [d % len(x.shape) for d in (dims if isinstance(dims, list | tuple) else [dims])]
+    return node.function == "sum" and node.inputs[:1] == (x.name,) and last == [len(x.shape) - 1]
 
 
 def _reciprocal(b: Signal) -> Signal:
