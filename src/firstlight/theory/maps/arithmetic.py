@@ -231,7 +231,9 @@ def total(node: Node, ctx: Context, a: Signal, b: Signal, alpha: float) -> Step:
         mixed([x, y], [1.0, alpha**2]), fitting(profile, shape), terms=_main_terms(ctx, terms), spread=spread,
         fresh=fresh, rows=_rows(a, b, alpha), rank=1 / _overlap(x, y, share), read=a.read, skew=_skewed(x, y, alpha),
     )  # fmt: skip
-    inside = [_part(z, scale, other_, float(shared[0].mean())) for z, scale, other_ in ((x, 1.0, alpha), (y, alpha, 1.0))]
+    inside = [
+        _part(z, scale, other_, float(shared[0].mean())) for z, scale, other_ in ((x, 1.0, alpha), (y, alpha, 1.0))
+    ]
     whole = math.sqrt(max(float(signal.variance.mean()), 1e-300))
 
     def pull(g: Gradient) -> list[Flow]:
@@ -315,7 +317,11 @@ def _by_factor(g: Gradient, partner: Signal, operand: Signal, shape: tuple[int, 
     lean = 0.0 if collected or partner.far is not partner.second else g.lean
     profile = times(g.profile, fitting(partner.profile, shape))
     return replace(
-        g.moved(g.second * partner.second, far), spread=g.spread + partner.spread, along=along, lean=lean, profile=profile
+        g.moved(g.second * partner.second, far),
+        spread=g.spread + partner.spread,
+        along=along,
+        lean=lean,
+        profile=profile,
     )
 
 
