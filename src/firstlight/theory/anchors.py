@@ -80,7 +80,9 @@ class Pixels:
         terms = means[0].shape[1]
         flat = _places(means)
         values = flat @ flat.T / terms
-        noise = max(float(square.square().sum()) / terms**2 - float(values.square().mean()), 0.0)
+        middle = flat - flat.mean(0)
+        within = square - torch.outer(flat.mean(0), flat.mean(0))
+        noise = max(float(within.square().sum()) / terms**2 - float((middle @ middle.T / terms).square().mean()), 0.0)
         found = Anchors(values, torch.cat(own).flatten() / terms, n, grid, self, noise).apart(math.prod(sites))
         if not several:
             return found
@@ -155,7 +157,8 @@ class Anchors:
         grid: blocks along each spatial dimension of one sample; empty when its sites have been averaged.
         pixels: the images, as long as the signal is a first convolution of them.
         noise: variance of the kernel of two sites about this one, that of one draw and of these sites: of a layer that
-            sums ``d`` products, ``1/d``; of pixels ``p``, ``E (p p')²`` over all pairs of windows less that of blocks.
+            sums ``d`` products, ``1/d``; of pixels ``p``, ``E (p p')²`` about their mean over all pairs
+            less that of blocks.
         lone: the kernel of the field that each channel is a function of, the field's mean, and the function, as long as
             channels are not mixed.
     """

@@ -127,8 +127,8 @@ def matmul(node: Node, ctx: Context) -> Step | None:
 def _directions(tokens: Signal) -> float:
     """In how many directions the tokens of one sample differ, ``1/E K²`` over pairs of them, about their mean.
 
-    To what blocks of sites have in common comes what the weights have drawn (`Anchors.noise`), and what single sites
-    have that blocks average away: by how much ``E K²`` over all pairs, which is ``1/rank``, exceeds that of the blocks.
+    To what blocks of sites have in common comes what single sites have that blocks average away: `Anchors.noise`, or by
+    how much ``E K²`` over all pairs, which is ``1/rank``, exceeds that of the blocks, where that is more.
     """
     if tokens.anchors is None:
         return min(tokens.read, tokens.fan)
@@ -136,7 +136,7 @@ def _directions(tokens: Signal) -> float:
     apart = max(float((tokens.second - tokens.far).mean()), 1e-3 * float(tokens.second.mean()), 1e-150)
     blocks = replace(seen, noise=0.0)
     fine = max(1 / tokens.read - sharing(blocks, sites), 0.0)
-    return 1 / min(max(alike_within(seen, sites) + seen.noise / apart**2 + fine, 1e-9), 1.0)
+    return 1 / min(max(alike_within(seen, sites) + max(seen.noise / apart**2, fine), 1e-9), 1.0)
 
 
 def _lean(logits: float, p: float, tokens: Signal) -> float:
