@@ -19,7 +19,7 @@ from torch import Tensor
 
 from firstlight._typing import Floats
 from firstlight.theory.axes import lag_weights, main_kind
-from firstlight.theory.elementwise import Elementwise, moments
+from firstlight.theory.elementwise import Elementwise
 from firstlight.theory.signal import Signal
 from firstlight.theory.spectrum import Spectrum, alike_within
 
@@ -29,7 +29,6 @@ POINTS = 2  # in each block and direction, while maps are large and places withi
 _FINE = 28  # sites along one side, from which on blocks do
 _ENOUGH = 20_000  # windows that a covariance of pixels is taken over
 _PAIRED = 400  # windows of one image of which all pairs are
-_TERMS, _LEVELS = 16, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,9 @@ class Pixels:
         terms = means[0].shape[1]
         flat = _places(means)
         values = flat @ flat.T / terms
-        noise = max(float(square.square().sum()) / terms**2 - float(values.square().mean()), 0.0)
+        middle = flat - flat.mean(0)
+        within = square - torch.outer(flat.mean(0), flat.mean(0))
+        noise = max(float(within.square().sum()) / terms**2 - float((middle @ middle.T / terms).square().mean()), 0.0)
         found = Anchors(values, torch.cat(own).flatten() / terms, n, grid, self, noise).apart(math.prod(sites))
         if not several:
             return found
@@ -176,7 +177,8 @@ class Anchors:
         grid: blocks along each spatial dimension of one sample; empty when its sites have been averaged.
         pixels: the images, as long as the signal is a first convolution of them.
         noise: variance of the kernel of two sites about this one, that of one draw and of these sites: of a layer that
-            sums ``d`` products, ``1/d``; of pixels ``p``, ``E (p p')²`` over all pairs of windows less that of blocks.
+            sums ``d`` products, ``1/d``; of pixels ``p``, ``E (p p')²`` about their mean over all pairs
+            less that of blocks.
         lone: the kernel of the field that each channel is a function of, the field's mean, and the function, as long as
             channels are not mixed.
         fine: what single sites have that blocks average away; ``None`` when it is not known.
@@ -310,56 +312,6 @@ def of_images(batch: Tensor) -> Anchors | None:
     return Pixels(batch.float()).moments() if batch.dim() == 4 else None
 
 
-def of_function(base: Anchors, mean: float, f: Elementwise, found: Signal) -> Anchors:
-    """E f(z_i) f(z_j) by Mehler's series; its coefficients are interpolated between a few variances.
-
-    A block of uneven sites is no Gaussian of their mean square: its mean is smaller, and what all its pairs share.
-
-    Args:
-        base: of ``z``.
-        mean: E z.
-        f: the function.
-        found: what its own rule makes of it.
-    """
-    sizes = base.own.clamp_min(0).sqrt()  # a mean is large where the signal is, as in `mixture.sized`
-    means = mean * sizes / sizes.mean().clamp_min(1e-150)
-    variance = (base.own - means**2).clamp_min(0)
-    root = variance.sqrt().clamp_min(1e-150)
-    alike = ((base.values - means[:, None] * means) / (root[:, None] * root)).clamp(-1, 1)
-    coefficients, squares = _interpolated(f, means.numpy(), variance.numpy(), found.root.skew)
-    second, first = (float(m.mean()) for m in (found.second, found.mean))
-    had = float(coefficients[:, 0].mean())
-    if had * first > 0:
-        coefficients[:, 0] *= min(first / had, 1.0)
-    total, power = torch.zeros_like(alike), torch.ones_like(alike)
-    for a in coefficients.T[:_TERMS]:
-        total.addcmul_(power * a, a[:, None])
-        power.mul_(alike)
-    missing = (squares - (coefficients[:, :_TERMS] ** 2).sum(1)).clamp_min(0).sqrt()
-    total.addcmul_(power * missing, missing[:, None])
-    slope = float(coefficients[:, 1].square().mean() / variance.mean().clamp_min(1e-300))  # for small changes of K
-    out = replace(base.becoming(total, squares), noise=base.noise * slope**2, lone=(base, mean, f))
-    return out.scaled(second) if second > 0 else out
-
-
-def _interpolated(f: Elementwise, means: Floats, variance: Floats, skew: float) -> tuple[Tensor, Tensor]:
-    log = np.log(np.maximum(variance, 1e-12 * max(float(variance.max()), 1e-280)))
-    low, high = float(log.min()), float(log.max())
-    count = 1 if high - low < 1e-6 else min(_LEVELS, 2 + math.ceil((high - low) / 0.25))
-    levels = np.linspace(low, high, count)
-    middle = float(np.mean(means) / max(np.sqrt(variance).mean(), 1e-150))
-    found = moments(f, middle * np.exp(levels / 2), np.exp(levels), skew)
-    table = np.column_stack([found.coefficients, found.second])
-    if count == 1:
-        rows = np.repeat(table, len(log), 0)
-    else:
-        place = np.clip((log - low) / (high - low) * (count - 1), 0, count - 1)
-        left = np.minimum(place.astype(int), count - 2)
-        share = (place - left)[:, None]
-        rows = table[left] * (1 - share) + table[left + 1] * share
-    return torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, -1].copy())
-
-
 def shifted(anchors: Anchors, taps: Sequence[Sequence[float]], sites: Sequence[int], padded: bool) -> Anchors:
     """``K(i, j)`` averaged over the taps of a kernel, which both ends move by.
 
@@ -436,7 +388,8 @@ def coarser(anchors: Anchors, sites: Sequence[int]) -> Anchors:
 def calibrated(x: Signal) -> Signal:
     """`far` of each sample and `other`, so that averages over all pairs of sites are those between its blocks.
 
-    ``K(lag) = far + r (q - far)`` averages over all pairs of sites to ``far + r̄ (q - far)``.
+    ``K(lag) = far + r (q - far)`` averages over all pairs of sites to ``far + r̄ (q - far)``. What is added to such an
+    average is less at a border, where padding makes a signal small: ``K(i, j)`` goes with ``√(q_i q_j)``.
     """
     if x.anchors is None:
         return x
@@ -449,7 +402,9 @@ def calibrated(x: Signal) -> Signal:
     means = x.anchors.between_samples(sites)
     within = means.diagonal()
     other = (means.sum() - within.sum()) / max(n * (n - 1), 1)
-    moved = x.other + (other - x.other.mean()) if n > 1 else x.other
+    sizes = x.second.mean([d for d, axis in enumerate(x.axes) if main_kind(axis) != "s"], keepdim=True).sqrt()
+    sizes = sizes / sizes.mean().clamp_min(1e-150)
+    moved = x.other + (other - x.other.mean()) * sizes if n > 1 else x.other
     if not x.anchors.grid:  # what each sample's sites share is all there is
         second = x.second + (within.view(shape) - x.second.mean(rest, keepdim=True))
         return replace(x, second=second, far=second, other=moved)
@@ -458,7 +413,7 @@ def calibrated(x: Signal) -> Signal:
         close = min(float((lag_weights(x.shape[-x.near.ndim :], x.near.shape) * x.near).sum()), 0.9)
     second = x.second.mean(rest).expand(n) if rest else x.second.expand(n)
     far = ((within - close * second) / (1 - close)).view(shape)
-    return replace(x, far=x.far + (far - x.far.mean(rest, keepdim=True)), other=moved)
+    return replace(x, far=x.far + (far - x.far.mean(rest, keepdim=True)) * sizes, other=moved)
 
 
 def centred(anchors: Anchors, sites: int) -> Anchors:

@@ -190,7 +190,7 @@ def _integrate(f: Elementwise, mean: Floats, variance: Floats, skew: float) -> t
 
 
 def _completed(series: Floats, lowest: Floats, gaussian: Floats, whole: Floats) -> Floats:
-    """A series with other `lowest` coefficients [U, n], the rest scaled from the `gaussian` sum of squares to `whole`."""
+    """With other `lowest` coefficients [U, n]; the rest is scaled from a `gaussian` sum of squares to the `whole`."""
     n = lowest.shape[1]
     left = np.maximum(whole - (lowest**2).sum(1), 0.0)
     had = gaussian - (series[:, :n] ** 2).sum(1)

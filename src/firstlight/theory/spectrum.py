@@ -51,7 +51,7 @@ class Spectrum:
         own = (middle.own / size - whole.diagonal()).clamp_min(0).numpy()
         total = values.sum() + own.mean()
         rest = float(own.mean() / total)
-        count = rest**2 / max(middle.noise / size**2 - counted, 1e-9)
+        count = rest**2 / max(middle.noise / max(size**2, 1e-300) - counted, 1e-9)
         return cls(values / total, vectors, rest, own / total, max(count, 1.0))
 
     @cached_property

@@ -13,12 +13,14 @@ import torch
 
 from firstlight.graph import Node
 from firstlight.graph.vocabulary import LEFT_OPERAND, PRODUCT, REARRANGEMENT
-from firstlight.theory.anchors import Anchors, Fine, calibrated, centred, coarser, of_function, shifted
+from firstlight.theory.anchors import Anchors, Fine, calibrated, centred, coarser, shifted
 from firstlight.theory.axes import main_kind, size
 from firstlight.theory.lone import evened
 from firstlight.theory.maps import filtered
+from firstlight.theory.maps.pool import window_of
 from firstlight.theory.maps.registry import Context, entered
 from firstlight.theory.maps.windows import each, leading_padding
+from firstlight.theory.series import of_function
 from firstlight.theory.signal import Signal
 
 Carry: TypeAlias = Callable[[Node, Context, Signal], Anchors | None]
@@ -48,7 +50,10 @@ def follow(node: Node, ctx: Context, out: Signal) -> Signal:
 def _followed(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     if out.base is not None and out.function is not None:
         base = out.base
-        return None if base.anchors is None else of_function(base.anchors, float(base.mean.mean()), out.function, out)
+        mean, first, second = (float(m.mean()) for m in (base.mean, out.mean, out.second))
+        if base.anchors is None:
+            return None
+        return of_function(base.anchors, mean, out.function, first, second, base.skew)
     carry = _CARRIES.get(node.function)
     return None if carry is None else carry(node, ctx, out)
 
@@ -228,6 +233,7 @@ def _of_each_channel(x: Signal, found: Anchors, ctx: Context) -> Anchors:
 def _pooled(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     """Pairs that lie apart stay as they are in an average, which loses only what single sites have of their own.
 
+    An average over a window with zeros outside the image is smaller there, by the share of its taps that are inside.
     The largest of a window follows the Gaussian behind it: pairs as far as their Gaussians agree.
     """
     x = _main(node, ctx)
@@ -236,7 +242,9 @@ def _pooled(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     found = coarser(x.anchors, out.shape[2:])
     second = float(out.second.mean())
     if node.function.startswith("avg"):
-        return found.becoming(found.values, found.own * (second / max(float(found.own.mean()), 1e-300)))
+        inside = _inside(node, x, found)
+        values, own = found.values * (inside[:, None] * inside), found.own * inside**2
+        return found.becoming(values, own * (second / max(float(own.mean()), 1e-300)))
     base = None if x.root.anchors is None else coarser(x.root.anchors, out.shape[2:])
     if base is None:
         return None
@@ -248,6 +256,17 @@ def _pooled(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     values = (mean**2 + (second - mean**2) * alike) * (sizes[:, None] * sizes)
     noise = base.noise * (max(second - mean**2, 0.0) / float(root.square().mean())) ** 2
     return replace(found.becoming(values, second * sizes**2), noise=noise).scaled(second)
+
+
+def _inside(node: Node, x: Signal, found: Anchors) -> torch.Tensor:
+    """The share of the taps of an average's window that count, by block, [M]."""
+    taps = window_of(node, x)
+    if not node.arguments.get("count_include_pad", True) or len(found.grid) != 2:
+        return torch.ones_like(found.own)
+    share = taps.sum(torch.ones((1,) * len(x.shape), dtype=torch.float64)) / math.prod(taps.kernel)
+    whole = share.expand(*share.shape[:-2], *(m.shape[0] for m in taps.same))
+    by_block = torch.nn.functional.adaptive_avg_pool2d(whole.reshape(1, 1, *whole.shape[-2:]), found.grid)
+    return by_block.reshape(-1).repeat(found.samples)
 
 
 @_carries("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "mean")

@@ -134,25 +134,22 @@ def directions(tokens: Signal) -> float:
 def overlaps(tokens: Signal) -> Tensor:
     """``E K²`` over pairs of tokens of each sample about their mean, [N, 1, ...]: one over the directions they have.
 
-    To what blocks of sites have in common comes what the weights have drawn (`Anchors.noise`), and what single sites
-    have that blocks average away (`Anchors.fine`); where that is not known, by how much ``E K²`` over all pairs of the
-    batch, which is ``1/rank``, exceeds that of the blocks.
+    To what blocks of sites have in common comes what single sites have that blocks average away: `Anchors.fine`; where
+    that is not known, `Anchors.noise`, or by how much ``E K²`` over all pairs of the batch, which is ``1/rank``, exceeds
+    that of the blocks, where that is more.
     """
     rank = len(tokens.shape)
     if tokens.anchors is None:
         return scalar(1 / min(tokens.read, tokens.fan), rank)
     seen, sites = tokens.anchors, tokens.sites()
-    second = float(tokens.second.mean())
-    apart = by_sample(tokens.second - tokens.far).clamp_min(max(1e-3 * second, 1e-150))
     within = alike_within(seen, sites)
     if seen.fine is None:
-        within = within + max(1 / tokens.read - sharing(replace(seen, noise=0.0), sites), 0.0)
+        apart = max(float((tokens.second - tokens.far).mean()), 1e-3 * float(tokens.second.mean()), 1e-150)
+        beyond = 1 / tokens.read - sharing(replace(seen, noise=0.0), sites)
+        within = within + max(seen.noise / apart**2, beyond)
     else:
         within = within + seen.fine.overlaps
-    within = within.reshape((-1,) + (1,) * (rank - 1))
-    if apart.shape[0] not in (1, len(within)):  # windows of samples
-        apart = apart.mean(0, keepdim=True)
-    return (within + seen.noise / apart**2).clamp(1e-9, 1)
+    return within.reshape((-1,) + (1,) * (rank - 1)).clamp(1e-9, 1)
 
 
 def lean(logits: float, p: float, tokens: Signal) -> float:

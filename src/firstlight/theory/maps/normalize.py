@@ -113,7 +113,9 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
         along = None if found.along is None else found.along * back
         kept = float(found.second.mean()) / max(float(g.second.mean()), 1e-300)
         doubt = g.doubt + _doubt(over_numbers, over_weights, places, kept)
-        return [(x.name, replace(found.scaled(back, noise / groups), tied=over_weights, along=along, doubt=doubt), True)]
+        return [
+            (x.name, replace(found.scaled(back, noise / groups), tied=over_weights, along=along, doubt=doubt), True)
+        ]
 
     return Step(out, pull)
 

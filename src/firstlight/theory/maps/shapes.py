@@ -252,7 +252,7 @@ def join(node: Node, ctx: Context) -> Step:
             second, far = (m if m.shape[dim] == 1 else m.narrow(dim, start, n) for m in (g.second, g.far))
             if stacked:
                 second, far = second.squeeze(dim), far.squeeze(dim)
-            flows.append((p.name, g.moved(compress(second), compress(far)), True))
+            flows.append((p.name, replace(g.moved(compress(second), compress(far)), lean=g.lean), True))
             start += n
         return flows
 
