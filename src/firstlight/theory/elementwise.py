@@ -105,10 +105,10 @@ def sum_series(squares: Floats, total: Floats, correlation: Floats) -> Floats:
 def moments(f: Elementwise, mean: Floats, variance: Floats) -> Moments:
     """All moments of ``f(z)`` for ``z ~ N(mean, variance)``; both [U], equal pairs computed once."""
     pairs = np.stack([mean, variance], 1)
-    unique, back = _distinct(pairs)
+    unique, back = distinct(pairs)
     for digits in (3, 2):
         if len(unique) > _DISTINCT:
-            unique, back = _distinct(_rounded(pairs, digits))
+            unique, back = distinct(_rounded(pairs, digits))
     found = _integrated(f, unique.tobytes())
     return found if len(unique) == 1 == len(mean) else found.at(back.reshape(-1))
 
@@ -120,7 +120,7 @@ def _integrated(f: Elementwise, pairs: bytes) -> Moments:
     return Moments(*_integrate(f, unique.real, unique.imag))
 
 
-def _distinct(pairs: Floats) -> tuple[Any, Any]:
+def distinct(pairs: Floats) -> tuple[Any, Any]:
     """Different rows as complex numbers, which sort faster than rows, and which of them each row is."""
     unique, back = np.unique(pairs[:, 0] + 1j * pairs[:, 1], return_inverse=True)
     return unique, back

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from firstlight._typing import Floats
-from firstlight.theory.elementwise import Elementwise, moments, sum_series
+from firstlight.theory.elementwise import Elementwise, distinct, moments, sum_series
 from firstlight.theory.runs import classes, full, runs
 from firstlight.theory.signal import Near, Signal
 
@@ -159,7 +159,9 @@ def _taken(values: Tensor, dim: int, rows: Rows) -> Tensor:
 def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Tensor | None] | None" = None) -> Mixed:
     """The same without looking for places that are equal; `counts` of them stand for one along each dimension."""
     maps = torch.broadcast_tensors(base.mean, base.second, base.other)
-    mean, second, other = (np.ascontiguousarray(m.numpy()).reshape(-1) for m in maps)
+    first, square, other = (np.ascontiguousarray(m.numpy()).reshape(-1) for m in maps)
+    unique, back = distinct(np.stack([first, square], 1))  # all but pairs is done once for places that are equal
+    mean, second = unique.real, unique.imag
     parts = bins(base.profile)
     heavy, roots = _weighed(parts, weight)
     places, levels = len(mean), len(parts.levels)
@@ -167,19 +169,21 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
     variance = np.maximum(second[:, None] * parts.levels - means**2, 0.0)
     found = moments(f, means.reshape(-1), variance.reshape(-1))
 
+    share = np.bincount(back, _weights(maps[0].shape, counts))
+
     def weigh(values: Floats) -> Floats:
-        shape = maps[0].shape if len(values) == places else pair_shape
-        return np.average(values, axis=0, weights=_weights(shape, counts))
+        return np.average(values, axis=0, weights=share)
 
     def average(values: Floats) -> Floats:
         return np.asarray(values.reshape(places, levels) @ heavy)
 
     pair_shape = np.broadcast_shapes(maps[0].shape, base.far.shape)
-    pairs = _Pairs.of(maps[0].shape, pair_shape, parts.shares)
+    pairs = _Pairs.of(back.reshape(maps[0].shape), pair_shape, parts.shares)
+    share_of_pairs = _weights(pair_shape, counts)
     far = np.ascontiguousarray(base.far.expand(pair_shape).numpy()).reshape(-1)
     deviation, centre = (_by_sample(m[..., None], parts.shares) for m in (np.sqrt(variance), means))
     near_alike = _ratio(far - pairs.within(centre)[:, 0], pairs.within(deviation)[:, 0])
-    other_alike = _ratio(other - _across(centre)[:, 0], _across(deviation)[:, 0])
+    other_alike = _ratio(other - _across(centre)[back, 0], _across(deviation)[back, 0])
     values = _by_sample(found.coefficients.reshape(places, levels, -1), parts.shares)
     slopes = pairs.within(_by_sample(found.slope_coefficients.reshape(places, levels, -1), roots))
     whole, whole_chi = average(found.second), average(found.chi)
@@ -187,18 +191,20 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
     rest = np.maximum(whole - same.sum(1), 0.0)  # powers beyond the series
     series, between = pairs.within(values), _across(values)
     at_far = sum_series(series, series.sum(1) + rest[pairs.place], near_alike)
-    at_other = sum_series(between, between.sum(1) + rest, other_alike)
+    at_other = sum_series(between[back], (between.sum(1) + rest)[back], other_alike)
     chi_rest = np.maximum(whole_chi - average((found.slope_coefficients**2).sum(1)), 0.0)
     across = None
     if base.across is not None:
         k = base.across.expand(maps[0].shape).numpy().reshape(-1)
-        across = sum_series(same, whole, _ratio(k - mean**2, average(variance.reshape(-1))))
+        alike = _ratio(k - first**2, average(variance.reshape(-1))[back])
+        across = sum_series(same[back], whole[back], alike)
     return Mixed(
-        tuple(maps[0].shape), pair_shape, average(found.mean), whole, average(found.fourth), average(found.slope),
-        average(found.stretch), whole_chi, average(found.chi_fourth),
-        average(found.echo) / np.where(whole > 0, whole, 1.0), at_far, at_other, across,
+        tuple(maps[0].shape), pair_shape, average(found.mean)[back], whole[back], average(found.fourth)[back],
+        average(found.slope)[back], average(found.stretch)[back], whole_chi[back], average(found.chi_fourth)[back],
+        (average(found.echo) / np.where(whole > 0, whole, 1.0))[back], at_far, at_other, across,
         sum_series(slopes, slopes.sum(1) + chi_rest[pairs.place], near_alike), slopes[:, 1],
-        _near(base.near, weigh(same), weigh(series), float(weigh(rest)), float(weigh(near_alike))),
+        _near(base.near, weigh(same), np.average(series, 0, share_of_pairs), float(weigh(rest)),
+              float(np.average(near_alike, weights=share_of_pairs))),
         _after(parts, weigh(found.second.reshape(places, levels))),
         _after(parts, weigh(found.chi.reshape(places, levels))),
     )  # fmt: skip
@@ -250,14 +256,14 @@ def _across(samples: Floats) -> Floats:
 
 
 class _Pairs(NamedTuple):
-    """Of each element [V] of a map between sites: its place [V] in the other maps, and its sample if they differ."""
+    """Of each element [V] of a map between sites: where its place is in other arrays, and its sample if they differ."""
 
     place: Any
     sample: Any
 
     @classmethod
-    def of(cls, shape: torch.Size, pair_shape: tuple[int, ...], shares: Floats) -> "_Pairs":
-        place = torch.arange(math.prod(shape)).view(shape).expand(pair_shape).reshape(-1).numpy()
+    def of(cls, places: Any, pair_shape: tuple[int, ...], shares: Floats) -> "_Pairs":
+        place = np.broadcast_to(places, pair_shape).reshape(-1)
         if not pair_shape or pair_shape[0] != len(shares) or len(shares) == 1:
             return cls(place, None)
         return cls(place, np.repeat(np.arange(len(shares)), len(place) // len(shares)))
