@@ -26,24 +26,24 @@ class Runs(Tensor):
 
     Args:
         slices: those that differ, with fewer indices along that dimension than the tensor has.
-        index: which of them each index of the dimension has, [n].
+        index: which of them, its `kind`, each index of the dimension has, [n].
         along: the dimension.
     """
 
     slices: Tensor
-    index: Tensor
+    kind: Tensor
     along: int
 
     @staticmethod
     def __new__(cls, slices: Tensor, index: Tensor, along: int) -> "Runs":
         """Without the memory of the full tensor."""
         shape = [len(index) if d == along else n for d, n in enumerate(slices.shape)]
-        made: Runs = Tensor._make_wrapper_subclass(cls, shape, dtype=slices.dtype)  # type: ignore[attr-defined]
-        made.slices, made.index, made.along = slices, index, along
+        made: Runs = Tensor._make_wrapper_subclass(cls, shape, dtype=slices.dtype)
+        made.slices, made.kind, made.along = slices, index, along
         return made
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Carry an operation of ATen out, on the slices where these are enough."""
@@ -57,14 +57,20 @@ class Runs(Tensor):
             found = _special(func, args[0], args[1:])
         return func(*tree_map(full, args), **tree_map(full, kwargs)) if found is None else found
 
+    @property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """The first index of each kind of slice, and the kind of each index."""
+        first = torch.full((self.slices.shape[self.along],), len(self.kind))
+        return first.scatter_reduce_(0, self.kind, torch.arange(len(self.kind)), "amin"), self.kind
+
     def over(self, f: Callable[[Tensor], Tensor]) -> Tensor:
         """`f`, which leaves the dimension as it is and treats all its indices alike."""
-        return runs(f(self.slices), self.index, self.along)
+        return runs(f(self.slices), self.kind, self.along)
 
 
 def full(x: Any) -> Any:
     """All elements of a map; anything else as it is."""
-    return x.slices.index_select(x.along, x.index) if isinstance(x, Runs) else x
+    return x.slices.index_select(x.along, x.kind) if isinstance(x, Runs) else x
 
 
 def runs(slices: Tensor, index: Tensor, along: int) -> Tensor:
@@ -83,18 +89,21 @@ def classes(maps: Sequence[Tensor], dim: int) -> tuple[Tensor, Tensor] | None:
     varied = [m for m in maps if m.shape[dim] > 1]
     if not varied or not all(isinstance(m, Runs) and m.along == dim for m in varied):
         return None
-    return _kinds([m.index for m in varied if isinstance(m, Runs)])
+    return _kinds([m.kind for m in varied if isinstance(m, Runs)])
 
 
 def joined(maps: Sequence[Tensor], sizes: Sequence[int], dim: int) -> Tensor:
     """Maps next to each other along `dim`, each over so many indices of it."""
     parts, indices, start = [], [], 0
     for m, n in zip(maps, sizes, strict=True):
-        known = isinstance(m, Runs) and m.along == dim
-        slices, index = (m.slices, m.index) if known else (full(m), torch.arange(n) if m.shape[dim] > 1 else None)
+        if isinstance(m, Runs) and m.along == dim:
+            slices, index = m.slices, m.kind
+        else:
+            slices = full(m)
+            index = torch.arange(n) if m.shape[dim] > 1 else torch.zeros(n, dtype=torch.long)
         parts.append(slices)
-        indices.append(start + (torch.zeros(n, dtype=torch.long) if index is None else index))
-        start += slices.shape[dim]
+        indices.append(index + start)
+        start += int(slices.shape[dim])
     shape = torch.Size(max(p.shape[d] for p in parts) for d in range(parts[0].dim()))
     wide = [p.expand(*shape[:dim], p.shape[dim], *shape[dim + 1 :]) for p in parts]
     return runs(torch.cat(wide, dim), torch.cat(indices), dim)
@@ -116,16 +125,23 @@ def _elementwise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     known = [a for a in args if isinstance(a, Runs)]
     if not known:
         return None
-    along, rank, index = known[0].along, known[0].dim(), known[0].index
-    plain = [a for a in args if isinstance(a, Tensor) and not isinstance(a, Runs) and a.dim()]
-    fits = all(a.along == along and a.dim() == rank for a in known)
-    if not fits or not all(a.dim() == rank and a.shape[along] == 1 for a in plain):
+    along, rank = known[0].along, known[0].dim()
+    tensors = [a for a in args if isinstance(a, Tensor) and a.dim()]
+    if not all(a.dim() == rank and (a.along == along if isinstance(a, Runs) else True) for a in tensors):
         return None
-    if all(a.index is index for a in known):
-        return runs(func(*(a.slices if isinstance(a, Runs) else a for a in args), **kwargs), index, along)
-    first, kind = _kinds([a.index for a in known])
-    few = (a.slices.index_select(along, a.index[first]) if isinstance(a, Runs) else a for a in args)
-    return runs(func(*few, **kwargs), kind, along)
+    first, kind = known[0].places if all(a.kind is known[0].kind for a in known) else _kinds([a.kind for a in known])
+    few = [_few(a, along, first, kind) if isinstance(a, Tensor) and a.dim() else a for a in args]
+    return None if any(a is None for a in few) else runs(func(*few, **kwargs), kind, along)
+
+
+def _few(x: Tensor, along: int, first: Tensor, kind: Tensor) -> Tensor | None:
+    """One slice of each kind; ``None`` where slices of one kind are not equal."""
+    if x.shape[along] == 1:
+        return x
+    if isinstance(x, Runs):
+        return x.slices if x.kind is kind else x.slices.index_select(along, x.kind[first])
+    few = x.index_select(along, first)
+    return few if bool((few.index_select(along, kind) == x).all()) else None
 
 
 def _special(func: Any, x: Runs, rest: tuple[Any, ...]) -> Any:
@@ -139,8 +155,8 @@ def _special(func: Any, x: Runs, rest: tuple[Any, ...]) -> Any:
     if packet in (_ATEN.slice, _ATEN.index_select):
         if rest[0] % x.dim() != x.along:
             return x.over(lambda s: func(s, *rest))
-        first, kind = _kinds([func(x.index, 0, *rest[1:])])
-        return runs(x.slices.index_select(x.along, func(x.index, 0, *rest[1:])[first]), kind, x.along)
+        first, kind = _kinds([func(x.kind, 0, *rest[1:])])
+        return runs(x.slices.index_select(x.along, func(x.kind, 0, *rest[1:])[first]), kind, x.along)
     if packet is _ATEN.constant_pad_nd and x.along < x.dim() - len(rest[0]) // 2:
         return x.over(lambda s: func(s, *rest))
     return None
@@ -150,8 +166,8 @@ def _reduced(packet: Any, x: Runs, dims: Sequence[int] | None = None, keepdim: b
     chosen = sorted(d % x.dim() for d in (dims or range(x.dim())))
     if x.along not in chosen:
         return x.over(lambda s: packet(s, chosen, keepdim)) if keepdim else None
-    counts = torch.bincount(x.index, minlength=x.slices.shape[x.along]).to(x.slices.dtype)
-    weights = counts / len(x.index) if packet is _ATEN.mean else counts
+    counts = torch.bincount(x.kind, minlength=x.slices.shape[x.along]).to(x.slices.dtype)
+    weights = counts / len(x.kind) if packet is _ATEN.mean else counts
     found = (x.slices * weights.view([-1 if d == x.along else 1 for d in range(x.dim())])).sum(x.along, keepdim=True)
     others = [d for d in chosen if d != x.along]
     found = packet(found, others, True) if others else found
