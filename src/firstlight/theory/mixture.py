@@ -50,7 +50,7 @@ def bins(profile: Tensor | None) -> Bins:
     flat = profile.reshape(-1)
     count = min(_BINS, len(flat))
     index = torch.empty_like(flat, dtype=torch.long)
-    index[flat.argsort()] = torch.arange(len(flat)) * count // len(flat)
+    index[flat.round(decimals=9).argsort(stable=True)] = torch.arange(len(flat)) * count // len(flat)
     levels = torch.zeros(count, dtype=flat.dtype).scatter_reduce_(0, index, flat, "mean", include_self=False)
     by_sample = torch.nn.functional.one_hot(index.view(len(profile), -1), count).double().mean(1)
     return Bins(levels.numpy(), by_sample.numpy(), index.view(profile.shape))
