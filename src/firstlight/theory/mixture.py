@@ -138,7 +138,8 @@ def mixed(base: Signal, f: Elementwise, weight: Tensor | None = None) -> Mixed:
     }
     rank = base.second.dim()
     rows: list[Rows] = [None] * rank
-    for find in (classes, _different):
+    many = max(m.numel() for m in maps.values()) >= _MANY
+    for find in (classes, _different) if many else (classes,):
         for d in range(rank):
             rows[d] = rows[d] or find(list(maps.values()), d)
             maps = {name: _taken(m, d, rows[d]) for name, m in maps.items()}
@@ -158,7 +159,7 @@ def _different(maps: Sequence[Tensor], dim: int) -> Rows:
     """Where maps change along `dim`, if seldom: a border, or segments of channels."""
     maps = [m for m in maps if m.shape[dim] > 1]
     n = max((m.shape[dim] for m in maps), default=1)
-    if dim == 0 or n < _RUNS or max(math.prod(m.shape) for m in maps) < _MANY:
+    if dim == 0 or n < _RUNS:
         return None
     changes = torch.zeros(n - 1, dtype=torch.bool)
     for m in maps:

@@ -176,8 +176,8 @@ class Gradient:
         second: E g².
         far: E g g' between two sites of one sample, same channel.
         spread: variance of log(second) over weight draws, carried along from the output.
-        doubt: by how much log(second) may be off because corrections on the way are estimates; layers that are alike err
-            alike, so it adds up.
+        doubt: by how much log(second) may be off because corrections on the way are estimates; layers that are alike
+            err alike, so it adds up.
         along: E (g ẑ)(g' ẑ') between two sites, ẑ the standardized signal itself; ``None`` where gradient and signal
             are independent. A slope ``f'(z)`` is not: ``E f'(z) ẑ`` is what batch norm removes beyond the mean.
         tied: how much of `second` is owed to the size of the weights just before, by whose norm a normalization has
