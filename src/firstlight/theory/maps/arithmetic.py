@@ -131,7 +131,8 @@ def quotient(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
             for name, back, carries in step.pull(g)
         ]
 
-    by_own_sum = _is_sum_of(ctx.graph[b.name], a)
+    divisor = ctx.graph[b.name]
+    by_own_sum = _is_sum_of(ctx.graph[divisor.inputs[0]] if divisor.function == "unsqueeze" else divisor, a)
     signal = replace(step.signal, simplex=-1) if by_own_sum else step.signal
     return replace(step, signal=signal, pull=pull)
 
