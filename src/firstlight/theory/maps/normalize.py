@@ -25,6 +25,7 @@ from torch import Tensor
 
 from firstlight.graph import Node
 from firstlight.theory.axes import label, main_kind, size
+from firstlight.theory.maps.channels import channels
 from firstlight.theory.maps.filtered import closeness, over_channels, sizes, sizes_differ
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, with_maps
 from firstlight.theory.mixture import about_mean
@@ -103,6 +104,9 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
         over_weights, uneven = over_channels(sizes(x, ctx) + eps)
     elif group.channels == 1 and x.taps is not None:
         over_weights = x.taps.inverse
+    elif group.channels == 1 and x.base is not None and x.function is not None:
+        differ = channels(x.base, x.function, ctx)
+        over_weights, uneven = (1.0, 0.0) if differ is None else over_channels(differ.after)
     places = 1.0 if shared else _over_places(x, group)
     back = gain * over_numbers * over_weights * places
     noise += _varying(weights) + uneven

@@ -17,6 +17,7 @@ from torch import Tensor
 from firstlight._typing import Floats
 from firstlight.graph import Node
 from firstlight.theory.elementwise import IDENTITY, Elementwise, aten, derivative
+from firstlight.theory.maps.channels import channels
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of
 from firstlight.theory.maps.weights import sharing
 from firstlight.theory.mixture import Mixed, fitting, mixed
@@ -73,16 +74,20 @@ def through(base: Signal, f: Elementwise, g: Gradient, ctx: Context) -> Gradient
     chi, pair, tilt = (found.map(v) for v in (found.chi, found.slope_far, found.tilt))
     noise = max(_excess(found, found.chi_fourth, found.chi), 0.0) * sharing(base, ctx.batch) / max(1, base.channels())
     factor, lean = found.leaning(g.lean)
+    differ = channels(base, f, ctx) if g.tied != 1 else None
+    tied = 1.0 if differ is None else g.tied * differ.kept / differ.left
+    factor *= 1.0 if differ is None else differ.kept
     second = g.second * chi * factor
     if g.echo is not None:  # the part that goes with f² meets f'² where f is large
         second = second + g.echo * (found.map(found.echo) - chi)
     apart = g.other * found.mean_of(found.slope**2)  # samples have next to nothing in common
     rows = g.rows if _multiple(f) is not None else None
     profile = product(g.profile, found.steep)
-    far = g.far * factor**2
+    far = g.far * factor**2 if differ is None else g.far * factor
     return Gradient(
-        second, far * pair, g.spread + noise, g.doubt, far * tilt, lean=lean, other=apart, rows=rows, profile=profile
-    )
+        second, far * pair, g.spread + noise, g.doubt, far * tilt, tied, lean=lean, other=apart, rows=rows,
+        profile=profile,
+    )  # fmt: skip
 
 
 def apply(node: Node, ctx: Context, x: Signal, f: Elementwise) -> Step:
