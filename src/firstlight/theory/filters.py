@@ -152,15 +152,19 @@ class Covariance:
         return filters.squares(self.at(steps[:, None] - steps) * filters.inside(self.sites))
 
     def skewed(self, filters: Filters, skew: float) -> float:
-        """Third cumulant of a filtered base of this `skew`, over its variance to 3/2, on average over channels.
+        """Third cumulant of a filtered base of this `skew`, over its variance to 3/2, on average over channels."""
+        third, variance = self.cumulants(filters, skew)
+        return float(np.mean(third)) / max(float(np.mean(variance)), _NOTHING) ** 1.5
+
+    def cumulants(self, filters: Filters, skew: float) -> tuple[Floats, Floats]:
+        """Third cumulant and variance of each filter of a base of variance one and this `skew`, [K] and [K].
 
         Three sites of a quadratic function of a Gaussian field have ``κ (c₁₂ c₁₃ + c₂₁ c₂₃ + c₃₁ c₃₂)/3`` in common,
         with its correlations ``c``, which summed over three taps is ``κ Σ f (S f)²``.
         """
         steps = filters.steps
         seen = filters.flat @ self.at(steps[:, None] - steps) / max(self.own, _NOTHING)
-        variance = float(np.mean((filters.flat * seen).sum(1)))
-        return skew * float(np.mean((filters.flat * seen**2).sum(1))) / max(variance, _NOTHING) ** 1.5
+        return skew * (filters.flat * seen**2).sum(1), (filters.flat * seen).sum(1)
 
     def shared(self, filters: Filters) -> Floats:
         """``(Σ f)²`` of each, of the taps inside: what distant sites share is multiplied by it, [K]."""

@@ -52,6 +52,13 @@ def sizes(x: Signal, ctx: Context) -> Floats:
     return _covariance(found, x, ctx).sizes(found)
 
 
+def skews(x: Signal, ctx: Context) -> Floats:
+    """Third cumulant of each filter over its variance to 3/2, [K]."""
+    found = of(x)
+    third, variance = _covariance(found, x, ctx).cumulants(found, ctx.signals[found.base].skew)
+    return third / np.maximum(variance, 1e-12 * variance.max()) ** 1.5
+
+
 def over_channels(squares: Floats) -> tuple[float, float]:
     """``E 1/σ² · E σ²``, and the variance of 1/σ² over its mean squared, where channels differ in ``σ²`` [K]."""
     inverse = 1 / squares
