@@ -40,16 +40,19 @@ def as_they_are(model: nn.Module, *, weights: bool = True) -> dict[str, tuple[fl
         for name, tensor in [*parameters.items(), *model.named_buffers()]:
             if not tensor.is_meta and tensor.numel() and tensor.is_floating_point():
                 values = tensor.detach().double()
-                on = values > _OFF
-                if name not in parameters and values.dim() > 1 and bool(on.all()):
-                    found[name] = _by_channel(values)
-                else:
-                    found[name] = _moments(values[on] if bool(on.any()) else values)
+                found[name] = _moments(_on(values)) if name in parameters else _fixed(values)
     return found
 
 
-def _by_channel(values: Tensor) -> tuple[float | Tensor, ...]:
-    """Of a buffer, which is not drawn: what each index of the last dimension is, over all others."""
+def _on(values: Tensor) -> Tensor:
+    on = values > _OFF
+    return values[on] if bool(on.any()) else values
+
+
+def _fixed(values: Tensor) -> tuple[float | Tensor, ...]:
+    """Of what is not drawn: what each index of the last dimension is, over all others."""
+    if values.dim() < 2 or not bool((values > _OFF).all()):
+        return _moments(_on(values))
     rows = values.flatten(0, -2)
     mean, second = rows.mean(0), rows.square().mean(0)
     return (mean, second) if bool((second != second[0]).any()) else _moments(values)
@@ -80,7 +83,10 @@ def leaf(node: Node, drawn: Drawn, batch: int, inputs: InputMoments) -> Signal:
     rank = len(shape)
     if node.kind == "input":
         return inputs.signal(node.name, shape, batch)
-    first, square, *kurtosis = drawn.get(node.name, (0.0, 0.0 if node.kind == "buffer" else 1.0))
+    known = drawn.get(node.name)
+    if known is None and node.value is not None and node.value.is_floating_point() and node.value.numel():
+        known = _fixed(node.value.double())
+    first, square, *kurtosis = known or (0.0, 0.0 if node.kind == "buffer" else 1.0)
     mean, second = (
         torch.as_tensor(m, dtype=torch.float64).reshape((1,) * (rank - 1) + (-1,) * min(rank, 1))
         for m in (first, square)
