@@ -11,9 +11,10 @@ from wide_networks import normal
 from firstlight.graph import trace
 from firstlight.probe import probe
 from firstlight.theory import InputMoments, as_they_are, propagate, walk
-from firstlight.theory.anchors import Anchors, Pixels, calibrated, centred, of_images
+from firstlight.theory.anchors import Anchors, calibrated, centred
 from firstlight.theory.elementwise import Elementwise, aten
 from firstlight.theory.lone import evened
+from firstlight.theory.pixels import Pixels, of_images
 from firstlight.theory.series import of_function
 from firstlight.theory.signal import fresh, scalar
 from firstlight.theory.spectrum import Spectrum, sharing

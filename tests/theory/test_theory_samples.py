@@ -11,8 +11,8 @@ from wide_networks import normal, predicted, random_direction
 from firstlight.graph import trace
 from firstlight.probe import probe
 from firstlight.theory import InputMoments, as_they_are, propagate
-from firstlight.theory.anchors import Fine, Pixels
 from firstlight.theory.maps.attention import pair_of_rows
+from firstlight.theory.pixels import Fine, Pixels
 
 WIDTH, HEADS = 192, 3
 

@@ -13,13 +13,14 @@ import torch
 
 from firstlight.graph import Node
 from firstlight.graph.vocabulary import LEFT_OPERAND, PRODUCT, REARRANGEMENT
-from firstlight.theory.anchors import Anchors, Fine, calibrated, centred, coarser, shifted
+from firstlight.theory.anchors import Anchors, calibrated, centred, coarser, shifted
 from firstlight.theory.axes import main_kind, size
 from firstlight.theory.lone import evened
 from firstlight.theory.maps import filtered
 from firstlight.theory.maps.pool import window_of
 from firstlight.theory.maps.registry import Context, entered
 from firstlight.theory.maps.windows import each, leading_padding
+from firstlight.theory.pixels import Fine
 from firstlight.theory.series import of_function
 from firstlight.theory.signal import Signal
 

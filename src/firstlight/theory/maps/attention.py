@@ -135,8 +135,8 @@ def overlaps(tokens: Signal) -> Tensor:
     """``E K²`` over pairs of tokens of each sample about their mean, [N, 1, ...]: one over the directions they have.
 
     To what blocks of sites have in common comes what single sites have that blocks average away: `Anchors.fine`; where
-    that is not known, `Anchors.noise`, or by how much ``E K²`` over all pairs of the batch, which is ``1/rank``, exceeds
-    that of the blocks, where that is more.
+    that is not known, the larger of `Anchors.noise` and of what ``E K²`` over all pairs of the batch, which is
+    ``1/rank``, has beyond that of the blocks.
     """
     rank = len(tokens.shape)
     if tokens.anchors is None:
