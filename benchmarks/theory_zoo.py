@@ -119,15 +119,29 @@ def evaluate(name: str, options: argparse.Namespace) -> Result:
     model, side = build(name, options.size)
     example = images(options.images, options.batch, side)
     graph = trace(model, example)
+    drawn = pooled(name, options)
     start = time.perf_counter()
     told = {"inputs": InputMoments.of(example)} if options.images == "photos" else {}
-    prediction = propagate(graph, as_they_are(model), **told)
+    prediction = propagate(graph, drawn, **told)
     result.seconds = time.perf_counter() - start
     result.how, result.operations = graph.how, len(prediction.nodes)
     result.opaque = {node.name: node.reason for node in prediction.opaque}
     forward, backward = measure(name, options)
     compare(result, prediction, graph, forward, backward)
     return result
+
+
+def pooled(name: str, options: argparse.Namespace) -> dict[str, tuple[float | Tensor, ...]]:
+    """The moments of parameters over all seeds that are measured: of three weights one draw says next to nothing."""
+    found = defaultdict(list)
+    for seed in range(options.seeds):
+        torch.manual_seed(seed)
+        for parameter, moments in as_they_are(build(name, options.size)[0]).items():
+            found[parameter].append(moments)
+    return {
+        parameter: tuple(sum(column) / len(column) for column in zip(*draws, strict=True))
+        for parameter, draws in found.items()
+    }
 
 
 def measure(name: str, options: argparse.Namespace) -> tuple[dict[str, float], dict[str, float]]:

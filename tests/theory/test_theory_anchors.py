@@ -1,5 +1,7 @@
 """The kernel of real data between blocks of sites: exact where it starts, and a law for each thing done with it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,13 @@ from wide_networks import normal
 from firstlight.graph import trace
 from firstlight.probe import probe
 from firstlight.theory import InputMoments, as_they_are, propagate, walk
-from firstlight.theory.anchors import Anchors, centred, of_function, of_images
+from firstlight.theory.anchors import Anchors, calibrated, centred
 from firstlight.theory.elementwise import Elementwise, aten
 from firstlight.theory.lone import evened
-from firstlight.theory.spectrum import sharing
+from firstlight.theory.pixels import Pixels, of_images
+from firstlight.theory.series import of_function
+from firstlight.theory.signal import fresh, scalar
+from firstlight.theory.spectrum import Spectrum, sharing
 from firstlight.theory.taps import Taps
 
 
@@ -64,7 +69,7 @@ def test_a_function_of_anchors_is_its_expectation():
     z = rng.multivariate_normal(np.zeros(6), k.numpy(), size=400_000)
     f = Elementwise("relu", torch.relu)
     own = k.diagonal().clone()
-    found = of_function(Anchors(k, own, 6, ()), 0.0, f, float(own.mean()) / 2)
+    found = of_function(Anchors(k, own, 6, ()), 0.0, f, float(own.sqrt().mean()) * 0.4, float(own.mean()) / 2)
     y = np.maximum(z, 0)
     assert found.values.numpy() == pytest.approx(y.T @ y / len(y), abs=0.02 * float(own.mean()))
 
@@ -160,6 +165,50 @@ def test_places_that_make_one_channel_large_count_for_less_after_its_norm():
     seen = (normed.mean(0) / (squares.mean(0) / squares.mean())).view(4, 16).mean(1)
     kernel = z.T @ z / len(z)
     base = Anchors(kernel, kernel.diagonal().clone(), 4, (4, 4))
-    found = evened(of_function(base, 0.0, aten("silu", {}), 1.0), (4, 4))
+    found = evened(of_function(base, 0.0, aten("silu", {}), 1.0, 1.0), (4, 4))
     assert found.view(4, 16).mean(1).tolist() == pytest.approx(seen.tolist(), rel=0.04)
     assert seen[0] > 1.15 * seen[3]
+
+
+def test_blocks_of_uneven_sites_share_no_more_than_the_mean():
+    own = torch.ones(4, dtype=torch.float64)
+    field = Anchors(torch.zeros(4, 4, dtype=torch.float64), own, 4, ())
+    relu = Elementwise("relu", torch.relu)
+    # Sites of sizes 0.2 and 1.8 have a smaller mean than those of their mean square.
+    mean = 0.3989 * float(np.sqrt([0.2, 1.8]).mean())
+    assert float(of_function(field, 0.0, relu, mean, 0.5).values[0, 1]) == pytest.approx(mean**2, rel=1e-3)
+    assert float(of_function(field, 0.0, relu, 1.0, 0.5).values[0, 1]) == pytest.approx(0.3989**2, rel=1e-3)
+
+
+def test_windows_of_pixels_resemble_each_other_beyond_their_blocks():
+    generator = torch.Generator().manual_seed(0)
+    images = nn.functional.avg_pool2d(torch.randn(4, 3, 34, 34, generator=generator), 3, 1)
+    pixels = Pixels(images).through((3, 3), (1, 1), (0, 0), (1, 1), (30, 30))
+    found = pixels.moments()
+    patches = nn.functional.unfold(images, 3).transpose(1, 2).flatten(0, 1).double()
+    patches = patches - patches.mean(0)
+    kernel = patches @ patches.T / patches.shape[1]
+    said = float(centred(found.blocks(), 900).whole(900).square().mean()) + found.noise
+    assert said == pytest.approx(float(kernel.square().mean()), rel=0.05)
+    assert found.noise > 0.5 * said
+
+
+def test_the_rest_of_a_spectrum_has_as_many_directions_as_its_noise_says():
+    kernel = torch.zeros(8, 8, dtype=torch.float64)
+    middle = Anchors(kernel, torch.ones(8, dtype=torch.float64), 8, (), noise=1 / 6)
+    spectrum = Spectrum.of(middle, 1000)
+    assert spectrum.count == pytest.approx(6, rel=0.01)
+    draws = np.random.default_rng(0).chisquare(6, 1_000_000) / 6
+    assert spectrum.inverse == pytest.approx(float((1 / draws).mean()), rel=0.02)
+
+
+def test_what_is_added_to_a_likeness_is_less_at_a_border():
+    second = torch.ones(1, 1, 4, 4, dtype=torch.float64)
+    second[..., 0] = 0.04
+    signal = fresh("x", (2, 3, 4, 4), ((("b", 2),), (("c", 3),), (("s", 4),), (("s", 4),)), mean=scalar(0, 4),
+                   second=second, far=scalar(0, 4), other=scalar(0, 4))  # fmt: skip
+    alike = Anchors(torch.full((2, 2), 0.5, dtype=torch.float64), torch.ones(2, dtype=torch.float64), 2, (1, 1))
+    found = calibrated(replace(signal, anchors=alike))
+    assert float(found.other.mean()) == pytest.approx(0.5 * 15 / 16 + 0 + 0, rel=0.1)
+    assert float(found.other[..., 0].mean()) == pytest.approx(0.2 * float(found.other[..., 1].mean()))
+    assert float(found.far[..., 0].mean()) < 0.3 * float(found.far[..., 1].mean())

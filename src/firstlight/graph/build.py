@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 
+from firstlight.graph.constants import Constants
 from firstlight.graph.ir import Graph, Kind, Node
 
 # Calls that move a value without changing what it is; their result is the node of their argument.
@@ -54,6 +55,7 @@ class Builder:
         self._viewed: dict[str, str] = {}  # a view's node -> the node whose memory it shares
         self._varying: set[str] = set()  # operations whose result differs from run to run: random, or unknown
         self._overwritten: dict[str, str] = {}  # a node -> the node that holds its memory's value now
+        self._constants = Constants()
         self._parameters = {}
         for name, parameter in model.named_parameters():
             self._parameters[name] = Node(
@@ -69,7 +71,9 @@ class Builder:
 
     def constant(self, tensor: Tensor) -> Ref:
         """Add a tensor that the model holds or makes outside of ATen."""
-        return self._leaf(self._draft(), "constant", tensor)
+        ref = self._leaf(self._draft(), "constant", tensor)
+        self._constants.keep(ref.name, tensor)
+        return ref
 
     def _leaf(self, name: str, kind: Kind, tensor: Tensor) -> Ref:
         self._inputs += kind == "input"
@@ -102,11 +106,26 @@ class Builder:
         node = self._node(name, "op" if known else "opaque", place, read, bound, None if several else result)
         if not known or torch.Tag.nondeterministic_seeded in op.tags:
             self._varying.add(node.name)
+        elif isinstance(op, OpOverload) and self._constants.cover(node.inputs):
+            settings = {key: self._valued(value) for key, value in kwargs.items()}
+            self._constants.follow(node, op, [self._valued(arg) for arg in args], settings, result)
         if isinstance(op, OpOverload):
             self._follow_memory(op, node, bound, place)
         if not several:
             return Ref(node.name)
         return tuple(self.part(node, i, part) if isinstance(part, Tensor) else None for i, part in enumerate(result))
+
+    def _valued(self, argument: Any) -> Any:
+        """An argument with values in the place of constants, and shapes in that of other tensors."""
+        if isinstance(argument, list | tuple):
+            return [self._valued(item) for item in argument]
+        if not isinstance(argument, Ref):
+            return argument
+        known = self._constants.value(self._now(argument.name))
+        if known is not None:
+            return known
+        node = self._nodes[argument.name]
+        return torch.empty(node.shape or (), dtype=getattr(torch, node.dtype or "float32"), device="meta")
 
     def part(self, whole: Node, index: int, tensor: Tensor) -> Ref:
         """Add (or find again) element `index` of what the node `whole` returned."""
@@ -117,6 +136,7 @@ class Builder:
                 arguments={"index": index},
                 shape=tuple(tensor.shape), dtype=_dtype(tensor), source=whole.source,
             )  # fmt: skip
+            self._constants.part(name, whole.name, index)
             if whole.name in self._viewed:
                 self._viewed[name] = self._viewed[whole.name]
         return Ref(name)
@@ -166,6 +186,8 @@ class Builder:
             written = self._node("write", "op", place, read, {}, None)
             self._nodes[written.name] = replace(written, shape=current.shape, dtype=current.dtype)
             self._overwritten[current.name] = written.name
+            if self._constants.cover([node.name]):  # what was written is in the memory that both share
+                self._constants.keep(written.name, self._constants.value(current.name))
 
     def _now(self, name: str) -> str:
         while name in self._overwritten:
@@ -187,7 +209,7 @@ class Builder:
             The graph, and the final name of each node by the name it had while it was drafted.
         """
         returned = tuple(self._now(ref.name) for ref in outputs)
-        nodes = _live(_folded(self._nodes.values(), self._varying), returned)
+        nodes = _live(_folded(self._nodes.values(), self._varying, self._constants), returned)
         rank = {kind: place for place, kind in enumerate(("input", "parameter", "buffer", "constant"))}
         nodes.sort(key=lambda node: rank.get(node.kind, len(rank)))
         names = _final_names(nodes)
@@ -202,7 +224,7 @@ class Builder:
         return Graph(final, tuple(names[name] for name in returned), how), names
 
 
-def _folded(nodes: Iterable[Node], varying: set[str]) -> list[Node]:
+def _folded(nodes: Iterable[Node], varying: set[str], constants: Constants) -> list[Node]:
     """Make a constant of every operation that neither an input nor a weight nor chance reaches."""
     fixed: set[str] = set()
     folded = []
@@ -211,7 +233,8 @@ def _folded(nodes: Iterable[Node], varying: set[str]) -> list[Node]:
         if node.kind == "constant" or (computed and fixed.issuperset(node.inputs)):
             fixed.add(node.name)
             if node.shape is not None:
-                node = Node(node.name, "constant", "constant", shape=node.shape, dtype=node.dtype)
+                value = constants.value(node.name)
+                node = Node(node.name, "constant", "constant", shape=node.shape, dtype=node.dtype, value=value)
         folded.append(node)
     return folded
 

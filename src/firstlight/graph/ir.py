@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from torch import Tensor
+
 from firstlight._text import table
 
 Kind = Literal["input", "parameter", "buffer", "constant", "op", "opaque"]
@@ -31,6 +33,7 @@ class Node:
         dtype: element type of the result (``"float32"``); ``None`` when there are several.
         source: ``file:line`` of the innermost line outside PyTorch that the tracer saw; ``None`` when there is none.
             Two nodes that differ only here are equal: the ways of tracing see different depths.
+        value: of a constant, where it is known and not too large; no part of what makes two nodes equal.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Node:
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
     source: str | None = field(default=None, compare=False)
+    value: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def function(self) -> str:

@@ -9,135 +9,26 @@ treat samples or places differently (a norm of each position, a norm after a glo
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from firstlight._typing import Floats
 from firstlight.theory.axes import lag_weights, main_kind
-from firstlight.theory.elementwise import Elementwise, moments
+from firstlight.theory.elementwise import Elementwise
 from firstlight.theory.signal import Signal
 from firstlight.theory.spectrum import Spectrum
 
-_BLOCKS = 256  # of all samples together
+if TYPE_CHECKING:
+    from firstlight.theory.pixels import Fine, Pixels
+
 GRID = 4  # along one side, at most
 POINTS = 2  # in each block and direction, while maps are large and places within a block differ
 _FINE = 28  # sites along one side, from which on blocks do
-_ENOUGH = 20_000  # windows that a covariance of pixels is taken over
-_TERMS, _LEVELS = 16, 12
-
-
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """Images, and the window through which each site sees them; what a first convolution makes is exact.
-
-    Attributes:
-        images: [N, C, H, W].
-        kernel, stride, before, dilation: of the window.
-        sites: windows along each dimension.
-    """
-
-    images: Tensor
-    kernel: tuple[int, ...] = (1, 1)
-    stride: tuple[int, ...] = (1, 1)
-    before: tuple[int, ...] = (0, 0)
-    dilation: tuple[int, ...] = (1, 1)
-    sites: tuple[int, ...] = ()
-
-    def through(
-        self, kernel: Sequence[int], stride: Sequence[int], before: Sequence[int], dilation: Sequence[int],
-        sites: Sequence[int],
-    ) -> "Pixels":  # fmt: skip
-        """The same images, as the sites of a convolution see them."""
-        return Pixels(self.images, tuple(kernel), tuple(stride), tuple(before), tuple(dilation), tuple(sites))
-
-    def moments(self, *, normalized: bool = False, channels: Floats | None = None) -> "Anchors | None":
-        """Between points, so that averages over blocks are exact.
-
-        Args:
-            normalized: whether every site is divided by the root of its own second moment.
-            channels: the matrix ``A`` of ``E z z' = p A p'`` for the pixels ``p`` of two windows, their covariance with
-                the weights; the identity when these are alike.
-        """
-        n, sites = len(self.images), self.sites or tuple(self.images.shape[2:])
-        grid = tuple(_cuts(m, int(math.sqrt(_BLOCKS / n))) for m in sites)
-        if min(grid) < 2:
-            return None
-        several = all(m >= POINTS * a for m, a in zip(sites, grid, strict=True))
-        rows, columns = (_points(m, a) for m, a in zip(sites, grid, strict=True))
-        means, own, points = [], [], []
-        for seen in self._windows(sites, channels):
-            size = seen.square().sum(1, keepdim=True)
-            scaled = seen * size.clamp_min(1e-12).rsqrt() if normalized else seen
-            means.append(_by_block(scaled, grid))
-            own.append(_by_block(scaled.square().sum(1, keepdim=True), grid))
-            points.append(scaled[:, :, rows][..., columns].double())
-        terms = means[0].shape[1]
-        flat = _places(means)
-        found = Anchors(flat @ flat.T / terms, torch.cat(own).flatten() / terms, n, grid, self).apart(math.prod(sites))
-        if not several:
-            return found
-        flat = _places(points)
-        return found.at(flat @ flat.T / terms)
-
-    def spectrum(self) -> tuple[Floats, Floats]:
-        """Eigenvalues, of mean one, and eigenvectors of the covariance of the pixels of a window."""
-        sites = self.sites or tuple(self.images.shape[2:])
-        thin = max(math.prod(sites) * len(self.images) // _ENOUGH, 1)
-        rows = torch.cat([w.flatten(2)[0].T[::thin] for w in self._windows(sites, None)])
-        rows = rows - rows.mean(0)
-        values, vectors = np.linalg.eigh((rows.T @ rows / len(rows)).double().numpy())
-        values = np.maximum(values, 1e-6 * values.max())
-        return values / values.mean(), vectors
-
-    def _windows(self, sites: Sequence[int], channels: Floats | None) -> Iterator[Tensor]:
-        """Of one sample after the other: what each site sees, [1, channels · taps, *sites]."""
-        terms = self.images.shape[1] * math.prod(self.kernel)
-        filters = torch.eye(terms)
-        if channels is not None:
-            values, vectors = np.linalg.eigh(channels)
-            filters = torch.from_numpy((vectors * np.sqrt(np.maximum(values, 0.0))).T.copy()).float()
-        weight = filters.view(terms, self.images.shape[1], *self.kernel)
-        ends = [
-            (m - 1) * s + d * (k - 1) + 1
-            for m, s, d, k in zip(sites, self.stride, self.dilation, self.kernel, strict=True)
-        ]
-        (top, left), (height, width) = self.before, self.images.shape[2:]
-        spare = (left, max(ends[1] - width - left, 0), top, max(ends[0] - height - top, 0))
-        for image in self.images:
-            padded = torch.nn.functional.pad(image[None], spare)
-            found = torch.nn.functional.conv2d(padded, weight, stride=self.stride, dilation=self.dilation)
-            yield found[:, :, : sites[0], : sites[1]]
-
-
-def _places(features: Sequence[Tensor]) -> Tensor:
-    """From features [1, C, *grid] of each sample to one row per place."""
-    return torch.cat(list(features)).flatten(2).transpose(1, 2).flatten(0, 1)
-
-
-def _points(sites: int, blocks: int) -> Tensor:
-    """The middles of the parts of each block."""
-    spare, size = sites % blocks, sites // blocks
-    inside = ((torch.arange(POINTS) + 0.5) * size / POINTS).long()
-    return (spare // 2 + torch.arange(blocks)[:, None] * size + inside).reshape(-1)
-
-
-def _cuts(sites: int, most: int) -> int:
-    """Blocks along one side: as many as fit evenly."""
-    most = min(GRID, most, sites)
-    return next((k for k in range(most, max(most // 2, 1), -1) if sites % k == 0), most)
-
-
-def _by_block(values: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Averages over blocks of equal size; what is left over lies at the edges."""
-    for d, a in enumerate(grid, start=2):
-        spare = values.shape[d] % a
-        values = values.narrow(d, spare // 2, values.shape[d] - spare)
-    return torch.nn.functional.adaptive_avg_pool2d(values, (grid[0], grid[1])).double()
 
 
 @dataclass(frozen=True)
@@ -151,28 +42,37 @@ class Anchors:
         samples: number of samples.
         grid: blocks along each spatial dimension of one sample; empty when its sites have been averaged.
         pixels: the images, as long as the signal is a first convolution of them.
-        noise: variance of the kernel of one draw about this one: of a layer that sums ``d`` products, ``1/d``.
+        noise: variance of the kernel of two sites about this one, that of one draw and of these sites: of a layer that
+            sums ``d`` products, ``1/d``; of pixels ``p``, ``E (p p')²`` about their mean over all pairs
+            less that of blocks.
         lone: the kernel of the field that each channel is a function of, the field's mean, and the function, as long as
             channels are not mixed.
+        fine: what single sites have that blocks average away; ``None`` when it is not known.
     """
 
     values: Tensor
     own: Tensor
     samples: int
     grid: tuple[int, ...]
-    pixels: Pixels | None = None
+    pixels: "Pixels | None" = None
     noise: float = 0.0
     lone: "tuple[Anchors, float, Elementwise] | None" = None
+    fine: "Fine | None" = None
 
     @cached_property
-    def _spectra(self) -> dict[int, Spectrum]:
+    def _spectra(self) -> dict[tuple[int, float], Spectrum]:
         return {}
 
-    def spectrum(self, sites: int) -> Spectrum:
-        """Of this kernel, of `sites` in each sample, once the mean over all samples and sites is subtracted."""
-        if sites not in self._spectra:
-            self._spectra[sites] = Spectrum.of(centred(self, sites), sites)
-        return self._spectra[sites]
+    def spectrum(self, sites: int, own: float = 0.0) -> Spectrum:
+        """Of this kernel, of `sites` in each sample, once the mean over all samples and sites is subtracted.
+
+        Args:
+            sites: of one sample.
+            own: what part of `noise`, over the squared size, is counted elsewhere.
+        """
+        if (sites, own) not in self._spectra:
+            self._spectra[sites, own] = Spectrum.of(centred(self, sites), sites, own)
+        return self._spectra[sites, own]
 
     @property
     def places(self) -> int:
@@ -220,7 +120,7 @@ class Anchors:
         close = (count * (self.values.diagonal() - rest) / self.own.clamp_min(1e-300)).clamp(-1, 1)[block]
         values.diagonal().copy_(own * close)
         lack = self.values - Anchors(values, own, self.samples, grid).blocks().values
-        return Anchors(values + lack[block][:, block], own, self.samples, grid, self.pixels)
+        return Anchors(values + lack[block][:, block], own, self.samples, grid, self.pixels, self.noise)
 
     def blocks(self, grid: tuple[int, ...] | None = None) -> "Anchors":
         """Averaged over the points of each block, or over the blocks of each of a coarser `grid`."""
@@ -243,48 +143,6 @@ class Anchors:
     def between_samples(self, sites: int) -> Tensor:
         """Averages over all pairs of sites of two samples, [N, N]."""
         return self.whole(sites).view(self.samples, self.places, self.samples, self.places).mean((1, 3))
-
-
-def of_images(batch: Tensor) -> Anchors | None:
-    """Blocks of images [N, C, H, W]."""
-    return Pixels(batch.float()).moments() if batch.dim() == 4 else None
-
-
-def of_function(base: Anchors, mean: float, f: Elementwise, second: float) -> Anchors:
-    """E f(z_i) f(z_j) by Mehler's series; its coefficients are interpolated between a few variances."""
-    sizes = base.own.clamp_min(0).sqrt()  # a mean is large where the signal is, as in `mixture.sized`
-    means = mean * sizes / sizes.mean().clamp_min(1e-150)
-    variance = (base.own - means**2).clamp_min(0)
-    root = variance.sqrt().clamp_min(1e-150)
-    alike = ((base.values - means[:, None] * means) / (root[:, None] * root)).clamp(-1, 1)
-    coefficients, squares = _interpolated(f, means.numpy(), variance.numpy())
-    total, power = torch.zeros_like(alike), torch.ones_like(alike)
-    for a in coefficients.T[:_TERMS]:
-        total.addcmul_(power * a, a[:, None])
-        power.mul_(alike)
-    missing = (squares - (coefficients[:, :_TERMS] ** 2).sum(1)).clamp_min(0).sqrt()
-    total.addcmul_(power * missing, missing[:, None])
-    slope = float(coefficients[:, 1].square().mean() / variance.mean().clamp_min(1e-300))  # for small changes of K
-    found = replace(base.becoming(total, squares), noise=base.noise * slope**2, lone=(base, mean, f))
-    return found.scaled(second) if second > 0 else found
-
-
-def _interpolated(f: Elementwise, means: Floats, variance: Floats) -> tuple[Tensor, Tensor]:
-    log = np.log(np.maximum(variance, 1e-12 * max(float(variance.max()), 1e-280)))
-    low, high = float(log.min()), float(log.max())
-    count = 1 if high - low < 1e-6 else min(_LEVELS, 2 + math.ceil((high - low) / 0.25))
-    levels = np.linspace(low, high, count)
-    middle = float(np.mean(means) / max(np.sqrt(variance).mean(), 1e-150))
-    found = moments(f, middle * np.exp(levels / 2), np.exp(levels))
-    table = np.column_stack([found.coefficients, found.second])
-    if count == 1:
-        rows = np.repeat(table, len(log), 0)
-    else:
-        place = np.clip((log - low) / (high - low) * (count - 1), 0, count - 1)
-        left = np.minimum(place.astype(int), count - 2)
-        share = (place - left)[:, None]
-        rows = table[left] * (1 - share) + table[left + 1] * share
-    return torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, -1].copy())
 
 
 def shifted(anchors: Anchors, taps: Sequence[Sequence[float]], sites: Sequence[int], padded: bool) -> Anchors:
@@ -363,7 +221,8 @@ def coarser(anchors: Anchors, sites: Sequence[int]) -> Anchors:
 def calibrated(x: Signal) -> Signal:
     """`far` of each sample and `other`, so that averages over all pairs of sites are those between its blocks.
 
-    ``K(lag) = far + r (q - far)`` averages over all pairs of sites to ``far + r̄ (q - far)``.
+    ``K(lag) = far + r (q - far)`` averages over all pairs of sites to ``far + r̄ (q - far)``. What is added to such an
+    average is less at a border, where padding makes a signal small: ``K(i, j)`` goes with ``√(q_i q_j)``.
     """
     if x.anchors is None:
         return x
@@ -376,7 +235,9 @@ def calibrated(x: Signal) -> Signal:
     means = x.anchors.between_samples(sites)
     within = means.diagonal()
     other = (means.sum() - within.sum()) / max(n * (n - 1), 1)
-    moved = x.other + (other - x.other.mean()) if n > 1 else x.other
+    sizes = x.second.mean([d for d, axis in enumerate(x.axes) if main_kind(axis) != "s"], keepdim=True).sqrt()
+    sizes = sizes / sizes.mean().clamp_min(1e-150)
+    moved = x.other + (other - x.other.mean()) * sizes if n > 1 else x.other
     if not x.anchors.grid:  # what each sample's sites share is all there is
         second = x.second + (within.view(shape) - x.second.mean(rest, keepdim=True))
         return replace(x, second=second, far=second, other=moved)
@@ -385,7 +246,7 @@ def calibrated(x: Signal) -> Signal:
         close = min(float((lag_weights(x.shape[-x.near.ndim :], x.near.shape) * x.near).sum()), 0.9)
     second = x.second.mean(rest).expand(n) if rest else x.second.expand(n)
     far = ((within - close * second) / (1 - close)).view(shape)
-    return replace(x, far=x.far + (far - x.far.mean(rest, keepdim=True)), other=moved)
+    return replace(x, far=x.far + (far - x.far.mean(rest, keepdim=True)) * sizes, other=moved)
 
 
 def centred(anchors: Anchors, sites: int) -> Anchors:

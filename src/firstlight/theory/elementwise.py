@@ -3,10 +3,15 @@
 For ``z ~ N(m, v)``: ``E f(z)``, ``E f(z)²``, ``E f(z)⁴``, the mean slope ``E f'`` (Stein: ``Cov[f(z), z] = v E f'``),
 the backward factor ``χ = E f'(z)²`` (Poole et al., "Exponential expressivity", 2016; Schoenholz et al., "Deep
 Information Propagation", 2017) and, for two elements with covariance ``k``, ``E f(z) f(z')`` and ``E f'(z) f'(z')``.
+
+A sum of what a ReLU has made and a normalized branch is skewed. With a third cumulant ``κ`` of ``ẑ = (z-m)/√v`` its
+density is that of the Gaussian times ``1 + κ/6 He₃(ẑ)`` (Gram-Charlier), which every mean over one element is taken
+with. For two elements ``E ẑ² ẑ' = κ c`` where one depends linearly on the other; then the first power of ``c`` has
+``(E f ẑ)²``, and the higher ones get what is left of the whole in the Gaussian's proportions.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +20,7 @@ import torch
 from torch import Tensor
 
 from firstlight._typing import Floats
-from firstlight.theory.gaussian import find_kinks, grid, hermite
+from firstlight.theory.gaussian import find_kinks, grid, polynomials
 
 _TERMS = 24
 _DISTINCT = 96  # more different (mean, variance) pairs than this are rounded, to a part in a thousand or a hundred
@@ -59,11 +64,14 @@ class Moments:
     Attributes:
         mean: E f.
         second: E f².
+        skew: third cumulant of ``f`` over its variance to 3/2.
         fourth: E f⁴.
         slope: E f'.
         stretch: E z f'(z), what E f changes by when z grows by a factor.
         chi: E f'².
         chi_fourth: E f'⁴.
+        chi_place, chi_value, chi_both: E f'² ẑ, E f'² f̂ and E f'² ẑ f̂, with f̂ the standardized value.
+        steepest: the largest f'².
         echo: E (f f')².
         coefficients: ``a_k = E f(z) he_k(ẑ)``; their squares are Mehler's series.
         slope_coefficients: the same for ``f'``.
@@ -71,14 +79,23 @@ class Moments:
 
     mean: Floats
     second: Floats
+    skew: Floats
     fourth: Floats
     slope: Floats
     stretch: Floats
     chi: Floats
     chi_fourth: Floats
+    chi_place: Floats
+    chi_value: Floats
+    chi_both: Floats
+    steepest: Floats
     echo: Floats
     coefficients: Floats
     slope_coefficients: Floats
+
+    def at(self, places: Any) -> "Moments":
+        """Those of some Gaussians, chosen by their places in [U], as often as they are named."""
+        return Moments(*(getattr(self, each.name)[places] for each in fields(self)))
 
     def pair(self, correlation: Floats) -> Floats:
         """E f(z) f(z') for two elements whose Gaussians have this correlation, shape [U]."""
@@ -98,21 +115,29 @@ def sum_series(squares: Floats, total: Floats, correlation: Floats) -> Floats:
     return np.asarray(found)
 
 
-def moments(f: Elementwise, mean: Floats, variance: Floats) -> Moments:
-    """All moments of ``f(z)`` for ``z ~ N(mean, variance)``; both [U], equal pairs computed once."""
-    return _moments(f, mean.tobytes(), variance.tobytes())
+def moments(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0) -> Moments:
+    """All moments of ``f(z)`` for ``z ~ N(mean, variance)``; both [U], equal pairs computed once.
 
-
-@lru_cache(maxsize=4096)
-def _moments(f: Elementwise, mean_bytes: bytes, variance_bytes: bytes) -> Moments:
-    mean, variance = np.frombuffer(mean_bytes), np.frombuffer(variance_bytes)
+    Args:
+        f: the function.
+        mean, variance: of ``z``.
+        skew: its third cumulant over ``variance`` to 3/2. Beyond 3 the density above is negative within ``|ẑ| < √3``,
+            where it has its weight, so that is the most.
+    """
     pairs = np.stack([mean, variance], 1)
     unique, back = _distinct(pairs)
     for digits in (3, 2):
         if len(unique) > _DISTINCT:
             unique, back = _distinct(_rounded(pairs, digits))
-    found = _integrate(f, unique.real, unique.imag)
-    return Moments(*(np.asarray(values)[back.reshape(-1)] for values in found))
+    found = _integrated(f, unique.tobytes(), min(max(round(skew, 3), -3.0), 3.0))
+    return found if len(unique) == 1 == len(mean) else found.at(back.reshape(-1))
+
+
+@lru_cache(maxsize=4096)
+def _integrated(f: Elementwise, pairs: bytes, skew: float) -> Moments:
+    """For different pairs, as complex numbers: few, so that keeping them takes no memory."""
+    unique = np.frombuffer(pairs, dtype=complex)
+    return Moments(*_integrate(f, unique.real, unique.imag, skew))
 
 
 def _distinct(pairs: Floats) -> tuple[Any, Any]:
@@ -130,7 +155,7 @@ def _rounded(values: Floats, digits: int) -> Floats:
     return out
 
 
-def _integrate(f: Elementwise, mean: Floats, variance: Floats) -> tuple[Floats, ...]:
+def _integrate(f: Elementwise, mean: Floats, variance: Floats, skew: float) -> tuple[Floats, ...]:
     std = np.sqrt(variance)
     g, w = grid(mean, std, kinks(f))
     z = torch.from_numpy(mean[:, None] + std[:, None] * g).requires_grad_()
@@ -138,19 +163,39 @@ def _integrate(f: Elementwise, mean: Floats, variance: Floats) -> tuple[Floats, 
         y = f.call(z)
         slope = derivative(y, z)
     values, slopes = y.detach().numpy(), slope.numpy()
-    basis = hermite(g, _TERMS)
-    coefficients = np.einsum("un,unk->uk", w * values, basis)
-    slope_coefficients = np.einsum("un,unk->uk", w * slopes, basis)
+    both = w * values, w * slopes
+    series = [[np.einsum("un,un->u", one, h) for one in both] for h in polynomials(g, _TERMS)]
+    coefficients, slope_coefficients = (np.stack(column, 1) for column in zip(*series, strict=True))
+
+    density = w * (1 + skew / 6 * (g**3 - 3 * g))
 
     def average(x: Floats) -> Floats:
-        return np.asarray((w * x).sum(1))
+        return np.asarray((density * x).sum(1))
 
+    first, square, slope_square = average(values), np.maximum(average(values**2), 0), np.maximum(average(slopes**2), 0)
+    deviation = np.sqrt(np.maximum(square - first**2, 0.0))[:, None]
+    standard = np.divide(values - first[:, None], deviation, out=np.zeros_like(values), where=deviation > 1e-150)
+    if skew:
+        lowest = np.stack([first, average(values * g)], 1)
+        coefficients = _completed(coefficients, lowest, (w * values**2).sum(1), square)
+        lowest = average(slopes)[:, None]
+        slope_coefficients = _completed(slope_coefficients, lowest, (w * slopes**2).sum(1), slope_square)
     return (
-        average(values), average(values**2), average(values**4),
-        average(slopes), average(slopes * z.detach().numpy()), average(slopes**2), average(slopes**4),
-        average((values * slopes) ** 2),
+        first, square, average(standard**3), np.maximum(average(values**4), 0),
+        average(slopes), average(slopes * z.detach().numpy()), slope_square, np.maximum(average(slopes**4), 0),
+        average(slopes**2 * g), average(slopes**2 * standard), average(slopes**2 * standard * g), (slopes**2).max(1),
+        np.maximum(average((values * slopes) ** 2), 0),
         coefficients, slope_coefficients,
     )  # fmt: skip
+
+
+def _completed(series: Floats, lowest: Floats, gaussian: Floats, whole: Floats) -> Floats:
+    """With other `lowest` coefficients [U, n]; the rest is scaled from a `gaussian` sum of squares to the `whole`."""
+    n = lowest.shape[1]
+    left = np.maximum(whole - (lowest**2).sum(1), 0.0)
+    had = gaussian - (series[:, :n] ** 2).sum(1)
+    factor = np.sqrt(np.divide(left, had, out=np.zeros_like(left), where=had > 1e-12 * np.maximum(gaussian, 1e-290)))
+    return np.concatenate([lowest, series[:, n:] * factor[:, None]], 1)
 
 
 def derivative(y: Tensor, z: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 
 import numpy as np
 from scipy.signal import fftconvolve
@@ -90,7 +89,7 @@ class Filters:
 
     def squares(self, covariance: Floats) -> Floats:
         """``fᵀ S f`` of each filter, [K]."""
-        return np.maximum(np.einsum("kt,tu,ku->k", self.flat, covariance, self.flat, optimize=True), _NOTHING)
+        return np.maximum(((self.flat @ covariance) * self.flat).sum(1), _NOTHING)
 
 
 def _within(taps: Floats, shape: Sequence[int]) -> Floats:
@@ -152,6 +151,21 @@ class Covariance:
         steps = filters.steps
         return filters.squares(self.at(steps[:, None] - steps) * filters.inside(self.sites))
 
+    def skewed(self, filters: Filters, skew: float) -> float:
+        """Third cumulant of a filtered base of this `skew`, over its variance to 3/2, on average over channels."""
+        third, variance = self.cumulants(filters, skew)
+        return float(np.mean(third)) / max(float(np.mean(variance)), _NOTHING) ** 1.5
+
+    def cumulants(self, filters: Filters, skew: float) -> tuple[Floats, Floats]:
+        """Third cumulant and variance of each filter of a base of variance one and this `skew`, [K] and [K].
+
+        Three sites of a quadratic function of a Gaussian field have ``κ (c₁₂ c₁₃ + c₂₁ c₂₃ + c₃₁ c₃₂)/3`` in common,
+        with its correlations ``c``, which summed over three taps is ``κ Σ f (S f)²``.
+        """
+        steps = filters.steps
+        seen = filters.flat @ self.at(steps[:, None] - steps) / max(self.own, _NOTHING)
+        return skew * (filters.flat * seen**2).sum(1), (filters.flat * seen).sum(1)
+
     def shared(self, filters: Filters) -> Floats:
         """``(Σ f)²`` of each, of the taps inside: what distant sites share is multiplied by it, [K]."""
         return filters.sums(self.sites) ** 2 + _NOTHING
@@ -162,11 +176,11 @@ class Covariance:
         A tap is outside for some sites, so the mean is ``Σ f_t m_t`` of means ``m_t`` over the part that it sees.
         """
         steps, sites = filters.steps, self.sites
-        total = np.zeros((len(steps), len(steps)))
-        counts = [_pairs(steps[:, d], n) for d, n in enumerate(sites)]
-        most = [min(n, m) for n, m in zip(sites, self.close.shape, strict=True)]
-        for a, b in product(*(range(1 - n, n) for n in most)):
-            total += (float(self.at(np.array([a, b]))) - self.far) * counts[0][a] * counts[1][b]
+        lags = [np.arange(1 - min(n, m), min(n, m)) for n, m in zip(sites, self.close.shape, strict=True)]
+        raised = self.at(np.stack(np.meshgrid(*lags, indexing="ij"), -1)) - self.far
+        rows, columns = (_pairs(k, n, at) for k, n, at in zip(filters.taps.shape[1:], sites, lags, strict=True))
+        within = np.einsum("ab,aij,bkl->ikjl", raised, rows, columns, optimize=True)
+        total = within.reshape(len(steps), len(steps))
         seen = np.prod([np.maximum(n - np.abs(steps[:, d]), 0) for d, n in enumerate(sites)], axis=0)
         total += (self.far - self.other) * seen[:, None] * seen
         return filters.squares(total / np.prod(sites) ** 2)
@@ -216,15 +230,9 @@ class Response:
         return replace(self, filters=self.filters.plus(same))
 
 
-def _pairs(steps: Floats, n: int) -> dict[int, Floats]:
-    """How many pairs of places, seen through taps at these steps, lie at each lag, [T, T]."""
-    places = np.arange(n)
-    seen = [places[(places >= max(t, 0)) & (places < n + min(t, 0))] for t in steps]
-    unique = {int(t): s for t, s in zip(steps, seen, strict=True)}
-    table: dict[int, Floats] = {lag: np.zeros((len(steps), len(steps))) for lag in range(-n + 1, n)}
-    for i, t in enumerate(steps):
-        for j, u in enumerate(steps):
-            lags, counts = np.unique(unique[int(t)][:, None] - unique[int(u)], return_counts=True)
-            for lag, count in zip(lags, counts, strict=True):
-                table[int(lag)][i, j] = count
-    return table
+def _pairs(taps: int, n: int, lags: Floats) -> Floats:
+    """How many pairs of `n` places, seen through two of so many taps in a row, lie at each lag, [lags, taps, taps]."""
+    steps = np.arange(taps) - taps // 2
+    first, end = np.maximum(steps, 0), n + np.minimum(steps, 0)
+    lag = lags[:, None, None]
+    return np.maximum(np.minimum(end[:, None], end + lag) - np.maximum(first[:, None], first + lag), 0)

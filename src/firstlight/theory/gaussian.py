@@ -8,7 +8,7 @@ geometrically with the number of nodes. Beyond 12σ lies less than 1e-32 of the 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -76,13 +76,15 @@ def hermite(g: Floats, terms: int) -> Floats:
     They turn a two-point expectation into a power series (Mehler's formula): with ``a_k = E f(g) he_k(g)``, and ``u``,
     ``v`` standard normal with correlation ``c``, ``E f(u) f(v) = Σ a_k² c^k``.
     """
-    out = np.empty((terms, *g.shape))
-    out[0] = 1.0
-    if terms > 1:
-        out[1] = g
-    for k in range(1, terms - 1):
-        out[k + 1] = (g * out[k] - math.sqrt(k) * out[k - 1]) / math.sqrt(k + 1)
-    return np.moveaxis(out, 0, -1)
+    return np.stack(list(polynomials(g, terms)), -1)
+
+
+def polynomials(g: Floats, terms: int) -> Iterator[Floats]:
+    """The same one after the other, each of the shape of `g`."""
+    before, now = np.zeros_like(g), np.ones_like(g)
+    for k in range(terms):
+        yield now
+        before, now = now, (g * now - math.sqrt(k) * before) / math.sqrt(k + 1)
 
 
 def find_kinks(f: Function) -> tuple[float, ...]:

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstlight.theory.anchors import Anchors, calibrated, of_images
+from firstlight.theory.anchors import Anchors, calibrated
 from firstlight.theory.axes import Axes, guess, lag_weights, main_kind
 from firstlight.theory.mixture import even, fitting
+from firstlight.theory.pixels import of_images
 from firstlight.theory.signal import Near, Signal, fresh
 
 _CLOSE = 0.02  # correlations below this at every lag are taken as none

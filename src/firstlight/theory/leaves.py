@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from firstlight.graph import Node
 from firstlight.theory.axes import label
 from firstlight.theory.inputs import InputMoments
-from firstlight.theory.signal import Signal, fresh, scalar
+from firstlight.theory.signal import Signal, fresh
 
-Drawn: TypeAlias = Mapping[str, tuple[float, ...]]
-"""Mean and second moment of the elements of each parameter; then, where known, their kurtosis (3 when not)."""
+Drawn: TypeAlias = Mapping[str, tuple[float | Tensor, ...]]
+"""Mean and second moment of the elements of each parameter; then, where known, their kurtosis (3 when not). Of a buffer
+with a channel for each angle, as the sines and cosines of rotary positions are, both along the last dimension [C]."""
 
 _OFF = -50.0
 
 
-def as_they_are(model: nn.Module, *, weights: bool = True) -> dict[str, tuple[float, ...]]:
+def as_they_are(model: nn.Module, *, weights: bool = True) -> dict[str, tuple[float | Tensor, ...]]:
     """Mean, second moment and kurtosis of every parameter and buffer.
 
     An element of -50 or less in a buffer switches an attention weight off and is no part of the rest's distribution. A
@@ -33,13 +34,28 @@ def as_they_are(model: nn.Module, *, weights: bool = True) -> dict[str, tuple[fl
     Returns:
         By name; tensors on the meta device, which have no values, are left out.
     """
-    found: dict[str, tuple[float, ...]] = {}
+    found: dict[str, tuple[float | Tensor, ...]] = {}
+    parameters = dict(model.named_parameters()) if weights else {}
     with torch.no_grad():
-        for name, tensor in [*(model.named_parameters() if weights else ()), *model.named_buffers()]:
+        for name, tensor in [*parameters.items(), *model.named_buffers()]:
             if not tensor.is_meta and tensor.numel() and tensor.is_floating_point():
                 values = tensor.detach().double()
-                found[name] = _moments(values[values > _OFF] if bool((values > _OFF).any()) else values)
+                found[name] = _moments(_on(values)) if name in parameters else _fixed(values)
     return found
+
+
+def _on(values: Tensor) -> Tensor:
+    on = values > _OFF
+    return values[on] if bool(on.any()) else values
+
+
+def _fixed(values: Tensor) -> tuple[float | Tensor, ...]:
+    """Of what is not drawn: what each index of the last dimension is, over all others."""
+    if values.dim() < 2 or not bool((values > _OFF).all()):
+        return _moments(_on(values))
+    rows = values.flatten(0, -2)
+    mean, second = rows.mean(0), rows.square().mean(0)
+    return (mean, second) if bool((second != second[0]).any()) else _moments(values)
 
 
 def _moments(values: Tensor) -> tuple[float, float, float]:
@@ -67,8 +83,15 @@ def leaf(node: Node, drawn: Drawn, batch: int, inputs: InputMoments) -> Signal:
     rank = len(shape)
     if node.kind == "input":
         return inputs.signal(node.name, shape, batch)
-    mean, square, *kurtosis = drawn.get(node.name, (0.0, 0.0 if node.kind == "buffer" else 1.0))
-    second, far = scalar(square, rank), scalar(mean**2, rank)
-    axes = label(shape, "c" * rank)
-    signal = fresh(node.name, shape, axes, mean=scalar(mean, rank), second=second, far=far, other=second)
-    return replace(signal, kurtosis=kurtosis[0]) if kurtosis else signal
+    known = drawn.get(node.name)
+    if known is None and node.value is not None and node.value.is_floating_point() and node.value.numel():
+        known = _fixed(node.value.double())
+    first, square, *kurtosis = known or (0.0, 0.0 if node.kind == "buffer" else 1.0)
+    mean, second = (
+        torch.as_tensor(m, dtype=torch.float64).reshape((1,) * (rank - 1) + (-1,) * min(rank, 1))
+        for m in (first, square)
+    )
+    # A table that a network keeps, of positions or distances, has a row for each place.
+    axes = label(shape, "s" * (rank - 1) + "c" if node.kind == "buffer" and rank > 1 else "c" * rank)
+    signal = fresh(node.name, shape, axes, mean=mean, second=second, far=mean**2, other=second)
+    return replace(signal, kurtosis=float(kurtosis[0])) if kurtosis else signal

@@ -9,7 +9,7 @@ different places have different variances, so their product is a product of aver
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from firstlight._typing import Floats
+from firstlight.theory.axes import main_kind
 from firstlight.theory.elementwise import Elementwise, moments, sum_series
+from firstlight.theory.runs import classes, full, runs
 from firstlight.theory.signal import Near, Signal
 
 _BINS = 8
@@ -48,7 +50,7 @@ def bins(profile: Tensor | None) -> Bins:
     flat = profile.reshape(-1)
     count = min(_BINS, len(flat))
     index = torch.empty_like(flat, dtype=torch.long)
-    index[flat.argsort()] = torch.arange(len(flat)) * count // len(flat)
+    index[flat.round(decimals=9).argsort(stable=True)] = torch.arange(len(flat)) * count // len(flat)
     levels = torch.zeros(count, dtype=flat.dtype).scatter_reduce_(0, index, flat, "mean", include_self=False)
     by_sample = torch.nn.functional.one_hot(index.view(len(profile), -1), count).double().mean(1)
     return Bins(levels.numpy(), by_sample.numpy(), index.view(profile.shape))
@@ -60,12 +62,14 @@ class Mixed:
 
     Attributes:
         shape: of the maps; `pair_shape` that of those between sites, which may differ between samples.
-        mean, second, fourth, slope, stretch, chi, chi_fourth: as in `Moments`.
+        mean, second, fourth, slope, stretch, chi, chi_fourth, chi_place, chi_value, chi_both: as in `Moments`.
+        skew, steepest: likewise, of all places.
         far, other: E f f' between sites of one sample and between samples.
         echo: E (f f')² over E f².
         slope_far: E f' f'' between sites, and `tilt`: (E f'(z) ẑ)(E f'(z') ẑ').
         near: closeness of sites after the function.
         profile: how uneven ``f(z)²`` is, and `steep`: how uneven ``f'(z)²``.
+        kinds: along each dimension where places are equal, which of those in the arrays each index has.
     """
 
     shape: tuple[int, ...]
@@ -77,6 +81,9 @@ class Mixed:
     stretch: Floats
     chi: Floats
     chi_fourth: Floats
+    chi_place: Floats
+    chi_value: Floats
+    chi_both: Floats
     echo: Floats
     far: Floats
     other: Floats
@@ -86,28 +93,35 @@ class Mixed:
     near: Near | None
     profile: Tensor | None
     steep: Tensor | None
+    skew: float
+    steepest: float
+    kinds: "tuple[Tensor | None, ...]" = ()
+
+    def leaning(self, lean: float) -> tuple[float, float]:
+        """For a gradient that leans towards large values (`Gradient.lean`): by how much ``E f'²`` grows, and its own.
+
+        ``E (g²|f) = E g² (1 + lean f̂)``, as far as a line says it; `f'²` is nowhere above its largest value.
+        """
+        chi, place, value, both = (self.mean_of(v) for v in (self.chi, self.chi_place, self.chi_value, self.chi_both))
+        if chi <= 0:
+            return 1.0, 0.0
+        factor = min(max(1 + lean * value / chi, 0.0), self.steepest / chi)
+        return factor, (place + lean * both) / (chi * factor) if factor > 0 else 0.0
 
     def map(self, values: Floats) -> Tensor:
         """One of these arrays as a map."""
         shape = self.shape if values.size == math.prod(self.shape) else self.pair_shape
-        return torch.from_numpy(np.ascontiguousarray(values)).view(shape)
+        found = torch.from_numpy(np.ascontiguousarray(values)).view(shape)
+        varied = [d for d, kind in enumerate(self.kinds) if kind is not None and shape[d] > 1]
+        for d in reversed(varied):
+            kind = self.kinds[d]
+            if kind is not None:
+                found = runs(found, kind, d) if d == varied[0] else found.index_select(d, kind)
+        return found
 
-    def repeated(self, runs: "list[Tensor | None]") -> "Mixed":
-        """Each place as often as it stands for others, by the run of each index along each dimension."""
-        changes: dict[str, Any] = {}
-        for field in fields(self):
-            values = getattr(self, field.name)
-            if isinstance(values, np.ndarray) and field.name != "near":
-                full = self.map(values)
-                for dim, run in enumerate(runs):
-                    if run is not None and full.shape[dim] > 1:
-                        full = full.index_select(dim, run)
-                changes[field.name] = full.reshape(-1).numpy()
-        shapes = (self.shape, self.pair_shape)
-        shape, pair_shape = (
-            tuple(n if run is None or n == 1 else len(run) for n, run in zip(s, runs, strict=True)) for s in shapes
-        )
-        return replace(self, shape=shape, pair_shape=pair_shape, **changes)
+    def mean_of(self, values: Floats) -> float:
+        """One of these arrays on average."""
+        return float(self.map(values).mean())
 
 
 def mixed(base: Signal, f: Elementwise, weight: Tensor | None = None) -> Mixed:
@@ -119,41 +133,46 @@ def mixed(base: Signal, f: Elementwise, weight: Tensor | None = None) -> Mixed:
         weight: how much each sample and site counts, as a gradient that is uneven itself meets ``f'²``; all alike when
             not given.
     """
-    rows = [_different(base, d) for d in range(base.second.dim())]
+    maps: dict[str, Tensor] = {
+        name: m for name in ("mean", "second", "far", "other", "across") if (m := getattr(base, name)) is not None
+    }
+    rank = base.second.dim()
+    rows: list[Rows] = [None] * rank
+    many = max(m.numel() for m in maps.values()) >= _MANY
+    for find in (classes, _different) if many else (classes,):
+        for d in range(rank):
+            rows[d] = rows[d] or find(list(maps.values()), d)
+            maps = {name: _taken(m, d, rows[d]) for name, m in maps.items()}
     if all(found is None for found in rows):
         return _mixed(base, f, weight)
-    few: dict[str, Any] = {
-        name: _taken(getattr(base, name), rows) for name in ("mean", "second", "far", "other", "across")
-    }
     counts = [None if found is None else torch.bincount(found[1]).double() for found in rows]
+    few: dict[str, Any] = {name: full(m) for name, m in maps.items()}
     found = _mixed(replace(base, **few), f, weight, counts)
-    return found.repeated([None if row is None else row[1] for row in rows])
+    return replace(found, kinds=tuple(None if row is None else row[1] for row in rows))
 
 
 Rows: TypeAlias = tuple[Tensor, Tensor] | None
-"""Along one dimension, the first of each run of equal slices, and the run that each index belongs to."""
+"""Along one dimension, the first of each kind of equal slices, and the kind that each index is of."""
 
 
-def _different(base: Signal, dim: int) -> Rows:
-    """Where the maps of `base` change along `dim`, if seldom: a border, or segments of channels."""
-    maps = [m for m in (*base.maps(), base.across) if m is not None and m.shape[dim] > 1]
+def _different(maps: Sequence[Tensor], dim: int) -> Rows:
+    """Where maps change along `dim`, if seldom: a border, or segments of channels."""
+    maps = [m for m in maps if m.shape[dim] > 1]
     n = max((m.shape[dim] for m in maps), default=1)
-    if dim == 0 or n < _RUNS or math.prod(base.second.shape) < _MANY:
+    if dim == 0 or n < _RUNS:
         return None
     changes = torch.zeros(n - 1, dtype=torch.bool)
     for m in maps:
         changes |= (m.narrow(dim, 1, n - 1) != m.narrow(dim, 0, n - 1)).movedim(dim, 0).flatten(1).any(1)
-    runs = torch.cat([torch.zeros(1, dtype=torch.long), changes.cumsum(0)])
-    if int(runs[-1]) + 1 > n // 2:
+    kinds = torch.cat([torch.zeros(1, dtype=torch.long), changes.cumsum(0)])
+    if int(kinds[-1]) + 1 > n // 2:
         return None
-    return torch.cat([torch.zeros(1, dtype=torch.long), changes.nonzero().flatten() + 1]), runs
+    return torch.cat([torch.zeros(1, dtype=torch.long), changes.nonzero().flatten() + 1]), kinds
 
 
-def _taken(values: Tensor | None, rows: list[Rows]) -> Tensor | None:
-    for dim, found in enumerate(rows):
-        if values is not None and found is not None and values.shape[dim] > 1:
-            values = values.index_select(dim, found[0])
-    return values
+def _taken(values: Tensor, dim: int, rows: Rows) -> Tensor:
+    few = rows is not None and values.shape[dim] == len(rows[1])
+    return values.index_select(dim, rows[0]) if few and rows is not None else values
 
 
 def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Tensor | None] | None" = None) -> Mixed:
@@ -165,7 +184,7 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
     places, levels = len(mean), len(parts.levels)
     means = mean[:, None] * sized(parts)
     variance = np.maximum(second[:, None] * parts.levels - means**2, 0.0)
-    found = moments(f, means.reshape(-1), variance.reshape(-1))
+    found = moments(f, means.reshape(-1), variance.reshape(-1), base.skew)
 
     def weigh(values: Floats) -> Floats:
         shape = maps[0].shape if len(values) == places else pair_shape
@@ -174,18 +193,18 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
     def average(values: Floats) -> Floats:
         return np.asarray(values.reshape(places, levels) @ heavy)
 
-    pair_shape = tuple(torch.broadcast_shapes(maps[0].shape, base.far.shape))
-    pairs = _Pairs.of(maps[0].shape, pair_shape, parts.shares)
+    pair_shape = tuple(np.broadcast_shapes(maps[0].shape, base.far.shape))
+    pairs = _Pairs.of(base, maps[0].shape, pair_shape, parts.shares, counts)
     far = np.ascontiguousarray(base.far.expand(pair_shape).numpy()).reshape(-1)
     deviation, centre = (_by_sample(m[..., None], parts.shares) for m in (np.sqrt(variance), means))
     near_alike = _ratio(far - pairs.within(centre)[:, 0], pairs.within(deviation)[:, 0])
-    other_alike = _ratio(other - _across(centre)[:, 0], _across(deviation)[:, 0])
+    other_alike = _ratio(other - pairs.across(centre)[:, 0], pairs.across(deviation)[:, 0])
     values = _by_sample(found.coefficients.reshape(places, levels, -1), parts.shares)
     slopes = pairs.within(_by_sample(found.slope_coefficients.reshape(places, levels, -1), roots))
     whole, whole_chi = average(found.second), average(found.chi)
     same = np.asarray((found.coefficients.reshape(places, levels, -1) ** 2).mean(1))
     rest = np.maximum(whole - same.sum(1), 0.0)  # powers beyond the series
-    series, between = pairs.within(values), _across(values)
+    series, between = pairs.within(values), pairs.across(values)
     at_far = sum_series(series, series.sum(1) + rest[pairs.place], near_alike)
     at_other = sum_series(between, between.sum(1) + rest, other_alike)
     chi_rest = np.maximum(whole_chi - average((found.slope_coefficients**2).sum(1)), 0.0)
@@ -196,11 +215,13 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
     return Mixed(
         tuple(maps[0].shape), pair_shape, average(found.mean), whole, average(found.fourth), average(found.slope),
         average(found.stretch), whole_chi, average(found.chi_fourth),
+        average(found.chi_place), average(found.chi_value), average(found.chi_both),
         average(found.echo) / np.where(whole > 0, whole, 1.0), at_far, at_other, across,
         sum_series(slopes, slopes.sum(1) + chi_rest[pairs.place], near_alike), slopes[:, 1],
         _near(base.near, weigh(same), weigh(series), float(weigh(rest)), float(weigh(near_alike))),
         _after(parts, weigh(found.second.reshape(places, levels))),
         _after(parts, weigh(found.chi.reshape(places, levels))),
+        float(found.skew.mean()), float(found.steepest.max(initial=0.0)),
     )  # fmt: skip
 
 
@@ -208,6 +229,7 @@ def _weighed(parts: Bins, weight: Tensor | None) -> tuple[Floats, Floats]:
     """What each level counts for, [K], and of a product of two places the root of it in each sample, [N, K].
 
     A gradient whose second moment at place ``i`` is ``w_i`` times the mean has ``E g g' ~ √(w w')`` between two places.
+    How large it is in one sample over others, a map of such products says itself: each sample's roots sum to one.
     """
     count = len(parts.levels)
     if weight is None or parts.place is None:
@@ -217,7 +239,7 @@ def _weighed(parts: Bins, weight: Tensor | None) -> tuple[Floats, Floats]:
         weight = weight.mean(d, keepdim=True) if n == 1 < m else weight
     own = (inside * weight[..., None]).flatten(0, -2).mean(0)
     roots = (inside * weight.clamp_min(0).sqrt()[..., None]).flatten(1, -2).mean(1)
-    roots = roots / roots.sum(1).square().mean().sqrt().clamp_min(1e-150)
+    roots = roots / roots.sum(1, keepdim=True).clamp_min(1e-150)
     return (own / own.sum().clamp_min(1e-300)).numpy(), roots.numpy()
 
 
@@ -241,32 +263,52 @@ def _by_sample(values: Floats, shares: Floats) -> Floats:
     return np.asarray(np.einsum("ukt,nk->unt", values, shares))
 
 
-def _across(samples: Floats) -> Floats:
-    """Products of averages over two samples, from [U, N, T] to [U, T]."""
-    n = samples.shape[1]
-    if n == 1:
-        return np.asarray(samples[:, 0] ** 2)
-    return np.asarray(((samples.sum(1) ** 2) - (samples**2).sum(1)) / (n * (n - 1)))
-
-
 class _Pairs(NamedTuple):
-    """Of each element [V] of a map between sites: its place [V] in the other maps, and its sample if they differ."""
+    """Of each element [V] of a map between sites: its place [V] in the other maps, and its sample if they differ.
+
+    Such a map is an average over the second site, so that is what the second factor of a product is: `sites` are the
+    dimensions to average over of a map of this `shape`, whose places stand for as many as `counts` says.
+    """
 
     place: Any
     sample: Any
+    shape: torch.Size
+    sites: tuple[int, ...]
+    counts: Floats | None
 
     @classmethod
-    def of(cls, shape: torch.Size, pair_shape: tuple[int, ...], shares: Floats) -> "_Pairs":
+    def of(
+        cls, base: Signal, shape: torch.Size, pair_shape: tuple[int, ...], shares: Floats,
+        counts: "list[Tensor | None] | None",
+    ) -> "_Pairs":  # fmt: skip
+        sites = tuple(d for d, axis in enumerate(base.axes) if shape[d] > 1 and main_kind(axis) == "s")
         place = torch.arange(math.prod(shape)).view(shape).expand(pair_shape).reshape(-1).numpy()
+        weights = _weights(shape, counts)
         if not pair_shape or pair_shape[0] != len(shares) or len(shares) == 1:
-            return cls(place, None)
-        return cls(place, np.repeat(np.arange(len(shares)), len(place) // len(shares)))
+            return cls(place, None, shape, sites, weights)
+        return cls(place, np.repeat(np.arange(len(shares)), len(place) // len(shares)), shape, sites, weights)
 
     def within(self, samples: Floats) -> Floats:
         """Products of averages over the same sample, from [U, N, T] to [V, T]."""
+        product = samples * self._partner(samples)
         if self.sample is None:
-            return np.asarray((samples**2).mean(1)[self.place])
-        return np.asarray(samples[self.place, self.sample] ** 2)
+            return np.asarray(product.mean(1)[self.place])
+        return np.asarray(product[self.place, self.sample])
+
+    def across(self, samples: Floats) -> Floats:
+        """Products of averages over two samples, from [U, N, T] to [U, T]."""
+        n, partner = samples.shape[1], self._partner(samples)
+        own = (samples * partner).sum(1)
+        return np.asarray(own if n == 1 else (samples.sum(1) * partner.sum(1) - own) / (n * (n - 1)))
+
+    def _partner(self, samples: Floats) -> Floats:
+        if not self.sites:
+            return samples
+        full = samples.reshape(*self.shape, *samples.shape[1:])
+        weights = np.ones(self.shape) if self.counts is None else self.counts.reshape(self.shape)
+        total = (full * weights[..., None, None]).sum(self.sites, keepdims=True)
+        mean = total / weights.sum(self.sites, keepdims=True)[..., None, None]
+        return np.broadcast_to(mean, full.shape).reshape(samples.shape)
 
 
 def _near(near: Near | None, same: Floats, apart: Floats, rest: float, alike: float) -> Near | None:

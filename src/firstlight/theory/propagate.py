@@ -214,7 +214,9 @@ def _describe(node: Node, step: Step, gradient: Gradient | None, context: Contex
         forward_second_moment=second,
         backward_second_moment=back,
         band=_band(signal.spread),
-        backward_band=0.0 if gradient is None else _band(gradient.spread + signal.spread, _BACKWARD_FLOOR),
+        backward_band=0.0
+        if gradient is None
+        else _band(gradient.spread + signal.spread, math.hypot(_BACKWARD_FLOOR, gradient.doubt)),
         gain=second / before if before > 0 else None,
         correlation=other / second if second > 0 else 0.0,
         opaque=bool(step.opaque),

@@ -54,6 +54,7 @@ class Signal:
         function: that function.
         steps: the signals that the last operation of that function was applied to, each with the slope by it.
         terms: coefficients of the independent sources it is a linear combination of, by source.
+        skew: third cumulant of one channel's elements over their variance to 3/2; of a function of `base`, its own.
         spread: variance of log(second moment) over weight draws, carried along so far.
         fresh: what part of `spread` is this result's own channels being few; a function of them counts that anew.
         swing: variance of log(size) of one channel over samples, shared by all sites of a sample (a gate's doing).
@@ -82,6 +83,7 @@ class Signal:
     function: Elementwise | None = None
     steps: "tuple[tuple[Signal, Elementwise], ...]" = ()
     terms: "Mapping[str, Coefficient]" = field(default_factory=dict)
+    skew: float = 0.0
     spread: float = 0.0
     fresh: float = 0.0
     swing: float = 0.0
@@ -174,11 +176,15 @@ class Gradient:
         second: E g².
         far: E g g' between two sites of one sample, same channel.
         spread: variance of log(second) over weight draws, carried along from the output.
+        doubt: by how much log(second) may be off because corrections on the way are estimates; layers that are alike
+            err alike, so it adds up.
         along: E (g ẑ)(g' ẑ') between two sites, ẑ the standardized signal itself; ``None`` where gradient and signal
             are independent. A slope ``f'(z)`` is not: ``E f'(z) ẑ`` is what batch norm removes beyond the mean.
         tied: how much of `second` is owed to the size of the weights just before, by whose norm a normalization has
             divided: ``E 1/|w|²`` over ``1/E |w|²``. The weights, of that same norm, take it away again.
         echo: what part of `second` is proportional to the square of the signal itself.
+        lean: ``E g² ẑ`` over `second`, ẑ the standardized signal itself: after ``relu(x + y)`` a gradient is only there
+            where the sum is positive, so where ``x`` is large.
         rows: E g g' of two elements that differ along the last dimension only, over E g²; ``None`` when unknown.
         response: the filters through which it came from a norm of uneven channels; ``None`` when there are none.
         other: E g g' between two samples, same channel. Samples have gradients of their own, but batch norm takes the
@@ -189,9 +195,11 @@ class Gradient:
     second: Tensor
     far: Tensor
     spread: float = 0.0
+    doubt: float = 0.0
     along: Tensor | None = None
     tied: float = 1.0
     echo: Tensor | None = None
+    lean: float = 0.0
     other: float = 0.0
     rows: float | None = None
     response: "Response | None" = None
@@ -201,13 +209,16 @@ class Gradient:
         """Contributions of independent paths."""
         a, b = float(self.second.mean()), float(other.second.mean())
         share = a / (a + b) if a + b > 0 else 0.5
-        spread = share**2 * self.spread + (1 - share) ** 2 * other.spread
+        common = min(self.spread, other.spread)  # paths that meet come from one gradient, and begin with its spread
+        spread = common + share**2 * (self.spread - common) + (1 - share) ** 2 * (other.spread - common)
+        doubt = share * self.doubt + (1 - share) * other.doubt
         found = [g.along for g in (self, other) if g.along is not None]
         along = None if not found else found[0] if len(found) == 1 else found[0] + found[1]
         tied = 1 / (share / self.tied + (1 - share) / other.tied)
         echoes = [g.echo for g in (self, other) if g.echo is not None]
         echo = None if not echoes else echoes[0] if len(echoes) == 1 else echoes[0] + echoes[1]
         apart = self.other + other.other
+        lean = share * self.lean + (1 - share) * other.lean
         second, far = self.second + other.second, self.far + other.far
         one, two = self.response, other.response
         both = one if two is None else two if one is None else max(one, two, key=lambda r: r.second)
@@ -219,18 +230,20 @@ class Gradient:
         if self.profile is not None or other.profile is not None:
             mine, theirs = (torch.ones(()) if g.profile is None else g.profile for g in (self, other))
             profile = share * mine + (1 - share) * theirs
-        return Gradient(second, far, spread, along, tied, echo, apart, response=both, profile=profile)
+        return Gradient(second, far, spread, doubt, along, tied, echo, lean, apart, response=both, profile=profile)
 
     def moved(self, second: Tensor, far: Tensor) -> "Gradient":
         """The same gradient with other maps: by another tensor, whose overlap with the signal is not known."""
         grown = float(second.mean()) / max(float(self.second.mean()), 1e-300)
         return replace(
-            self, second=second, far=far, along=None, echo=None, rows=None, response=None, other=self.other * grown
-        )
+            self, second=second, far=far, along=None, echo=None, lean=0.0, rows=None, response=None,
+            other=self.other * grown,
+        )  # fmt: skip
 
     def scaled(self, factor: "float | Tensor", spread: float = 0.0) -> "Gradient":
         """Multiplied, in the second moment, by `factor`, whose logarithm varies by `spread`."""
-        return replace(self.moved(self.second * factor, self.far * factor), spread=self.spread + spread, rows=self.rows)
+        found = self.moved(self.second * factor, self.far * factor)
+        return replace(found, spread=self.spread + spread, rows=self.rows, lean=self.lean)
 
     def before_weights(self) -> "Gradient":
         """Without what the size of the weights just before has added."""
@@ -254,10 +267,16 @@ def compress(full: Tensor) -> Tensor:
 
 
 def like_most(sizes: Tensor) -> Tensor:
-    """Which places are like nearly all others in size; where sizes differ everywhere, within a factor of four."""
-    ratio = sizes / sizes.median().clamp_min(1e-300)
+    """Which places are like nearly all others in size; where sizes differ everywhere, within a factor of four.
+
+    Places that are nothing, as padding is, are not asked, and are like none.
+    """
+    some = sizes[sizes > 0]
+    if not some.numel():
+        return torch.ones_like(sizes, dtype=torch.bool)
+    ratio = sizes / some.median()
     alike = (ratio - 1).abs() <= 1e-3
-    return alike if float(alike.double().mean()) > 0.9 else (ratio > 0.25) & (ratio < 4)
+    return alike if int(alike.sum()) > 0.9 * some.numel() else (ratio > 0.25) & (ratio < 4)
 
 
 def fresh(

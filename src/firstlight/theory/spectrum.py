@@ -24,12 +24,14 @@ class Spectrum:
 
         E 1/σ² = ∫ Π (1 + 2tλ_j)^(-1/2) dt,    E w_k²/σ² = ∫ Π (1 + 2tλ_j)^(-1/2) / (1 + 2tλ_k) dt,
 
-    so that what many elements share, large eigenvalues, counts for less after the norm than before.
+    so that what many elements share, large eigenvalues, counts for less after the norm than before. What varies within
+    blocks has as many equal eigenvalues as its mean square asks for, `Anchors.noise`: sites that are no blocks' means
+    lie in a space of as many dimensions as there are channels, or pixels under a kernel.
 
     Attributes:
         values: eigenvalues; together with `rest` their sum is one.
         vectors: of unit length over blocks, [M, M].
-        rest: the variance within blocks, of many small eigenvalues.
+        rest: the variance within blocks, of `count` eigenvalues.
         own: that of each block, [M].
     """
 
@@ -37,22 +39,25 @@ class Spectrum:
     vectors: Floats
     rest: float
     own: Floats
+    count: float
 
     @classmethod
-    def of(cls, middle: "Anchors", sites: int) -> "Spectrum":
-        """Of a kernel that is centred."""
+    def of(cls, middle: "Anchors", sites: int, counted: float = 0.0) -> "Spectrum":
+        """Of a kernel that is centred; `counted` of its noise, over its squared size, is taken elsewhere."""
         size = max(float(middle.own.mean()), 1e-300)
         whole = middle.whole(sites) / size
         values, vectors = np.linalg.eigh((whole / len(whole)).numpy())
         values = np.maximum(values, 0.0)
         own = (middle.own / size - whole.diagonal()).clamp_min(0).numpy()
         total = values.sum() + own.mean()
-        return cls(values / total, vectors, float(own.mean() / total), own / total)
+        rest = float(own.mean() / total)
+        count = rest**2 / max(middle.noise / max(size**2, 1e-300) - counted, 1e-9)
+        return cls(values / total, vectors, rest, own / total, max(count, 1.0))
 
     @cached_property
     def _decay(self) -> Floats:
         log = np.log1p(2 * _T[:, None] * self.values).sum(1)
-        return np.asarray(np.exp(-0.5 * log - _T * self.rest))
+        return np.asarray(np.exp(-0.5 * (log + self.count * np.log1p(2 * _T * self.rest / self.count))))
 
     @cached_property
     def inverse(self) -> float:
@@ -68,7 +73,8 @@ class Spectrum:
         """The kernel after the norm, ``E z² = 1``."""
         share = np.trapezoid(self._decay[:, None] / (1 + 2 * _T[:, None] * self.values), _T, axis=0)
         kept = torch.from_numpy((self.vectors * (self.values * share * len(self.values))) @ self.vectors.T)
-        own = kept.diagonal() + torch.from_numpy(self.own) * float(np.trapezoid(self._decay, _T))
+        left = float(np.trapezoid(self._decay / (1 + 2 * _T * self.rest / self.count), _T))
+        own = kept.diagonal() + torch.from_numpy(self.own) * left
         return anchors.becoming(kept, own).apart(sites).scaled(1.0)
 
 
@@ -85,11 +91,11 @@ def sharing(anchors: "Anchors", sites: int) -> float:
     return min((float(pairs.mean()) + anchors.noise) / square, 1.0) if square > 0 else 1.0
 
 
-def alike_within(anchors: "Anchors", sites: int) -> float:
-    """`sharing` of the sites of one sample about their own mean."""
+def alike_within(anchors: "Anchors", sites: int) -> torch.Tensor:
+    """`sharing` of the sites of each sample about their own mean, [N]."""
     n, p = anchors.samples, anchors.places
     if p < 2:
-        return 0.0
+        return torch.zeros(n, dtype=torch.float64)
     whole, values = (
         m.view(n, p, n, p).diagonal(dim1=0, dim2=2).permute(2, 0, 1) for m in (anchors.whole(sites), anchors.values)
     )
@@ -99,5 +105,4 @@ def alike_within(anchors: "Anchors", sites: int) -> float:
     share = min(p / max(sites, 1), 1.0)
     same = pairs.diagonal(dim1=1, dim2=2)
     total = pairs.sum((1, 2)) - same.sum(1) + ((1 - share) * same + share * own**2).sum(1)
-    size = float((own.mean(1) ** 2).mean()) * p * p
-    return min(float(total.mean()) / size, 1.0) if size > 0 else 0.0
+    return (total / (own.mean(1) ** 2 * p * p).clamp_min(1e-300)).clamp(0, 1)

@@ -6,6 +6,7 @@ from firstlight.theory.maps import (
     composed,
     einsum,
     folding,
+    fused,
     noise,
     normalize,
     pointwise,
@@ -16,6 +17,6 @@ from firstlight.theory.maps import (
 from firstlight.theory.maps.registry import RULES, Context, Step
 
 __all__ = [
-    "RULES", "Context", "Step", "arithmetic", "attention", "composed", "einsum", "folding", "noise", "normalize",
-    "pointwise", "pool", "shapes", "weights",
+    "RULES", "Context", "Step", "arithmetic", "attention", "composed", "einsum", "folding", "fused", "noise",
+    "normalize", "pointwise", "pool", "shapes", "weights",
 ]  # fmt: skip

@@ -12,13 +12,16 @@ import numpy as np
 import torch
 
 from firstlight.graph import Node
-from firstlight.graph.vocabulary import REARRANGEMENT
-from firstlight.theory.anchors import Anchors, calibrated, centred, coarser, of_function, shifted
+from firstlight.graph.vocabulary import LEFT_OPERAND, PRODUCT, REARRANGEMENT
+from firstlight.theory.anchors import Anchors, calibrated, centred, coarser, shifted
 from firstlight.theory.axes import main_kind, size
 from firstlight.theory.lone import evened
 from firstlight.theory.maps import filtered
+from firstlight.theory.maps.pool import window_of
 from firstlight.theory.maps.registry import Context, entered
 from firstlight.theory.maps.windows import each, leading_padding
+from firstlight.theory.pixels import Fine
+from firstlight.theory.series import of_function
 from firstlight.theory.signal import Signal
 
 Carry: TypeAlias = Callable[[Node, Context, Signal], Anchors | None]
@@ -48,8 +51,10 @@ def follow(node: Node, ctx: Context, out: Signal) -> Signal:
 def _followed(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     if out.base is not None and out.function is not None:
         base = out.base
-        mean, second = float(base.mean.mean()), float(out.second.mean())
-        return None if base.anchors is None else of_function(base.anchors, mean, out.function, second)
+        mean, first, second = (float(m.mean()) for m in (base.mean, out.mean, out.second))
+        if base.anchors is None:
+            return None
+        return of_function(base.anchors, mean, out.function, first, second, base.skew)
     carry = _CARRIES.get(node.function)
     return None if carry is None else carry(node, ctx, out)
 
@@ -120,8 +125,12 @@ def _convolution(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     if x.anchors.pixels is not None and not x.anchors.pixels.sites:
         seen = x.anchors.pixels.through(kernel, stride, before, dilation, out.shape[2:])
         terms = math.prod(weight.shape[1:])
-        first = seen.moments(channels=np.eye(terms) - 1 / terms if weight.balanced else None)
-        return None if first is None else _weighted(node, ctx, coarser(first, out.shape[2:]), out)
+        channels = np.eye(terms) - 1 / terms if weight.balanced else None
+        first = seen.moments(channels=channels)
+        if first is None:
+            return None
+        first = coarser(first, out.shape[2:])
+        return _weighted(node, ctx, replace(first, fine=Fine(seen, channels)), out)
     square, drawn = (1.0, 0.0) if out.taps is None else (out.taps.square, out.taps.drawn)
     taps = [_reach(*setting) for setting in zip(kernel, dilation, stride, strict=True)]
     noise = x.anchors.noise * square + drawn * _varied(x, x.anchors) ** 2
@@ -176,7 +185,9 @@ def _normalized(node: Node, ctx: Context, out: Signal) -> Anchors | None:
         exact = None if seen is None else seen.moments(normalized=True)
         if seen is not None and exact is not None:
             exact = coarser(exact, seen.sites or seen.images.shape[2:])
-            return exact.becoming(exact.values, exact.own).scaled(second, beta)
+            return replace(exact.becoming(exact.values, exact.own), fine=found.fine and found.fine.even).scaled(
+                second, beta
+            )
         values, own = values - mean, own - mean
         variance = own.clamp_min(0)
     elif node.function == "batch_norm":
@@ -191,7 +202,9 @@ def _normalized(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     eps = node.arguments.get("eps")
     root = (variance + (1.2e-7 if eps is None else float(eps))).sqrt()
     noise = found.noise / float(variance.mean().clamp_min(1e-100)) ** 2
-    return replace(found.becoming(values / (root[:, None] * root), own / root**2), noise=noise).scaled(second, beta)
+    fine = found.fine and found.fine.even if node.function in ("layer_norm", "rms_norm") else found.fine
+    made = replace(found.becoming(values / (root[:, None] * root), own / root**2), noise=noise, fine=fine)
+    return made.scaled(second, beta)
 
 
 def _of_each_channel(x: Signal, found: Anchors, ctx: Context) -> Anchors:
@@ -221,6 +234,7 @@ def _of_each_channel(x: Signal, found: Anchors, ctx: Context) -> Anchors:
 def _pooled(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     """Pairs that lie apart stay as they are in an average, which loses only what single sites have of their own.
 
+    An average over a window with zeros outside the image is smaller there, by the share of its taps that are inside.
     The largest of a window follows the Gaussian behind it: pairs as far as their Gaussians agree.
     """
     x = _main(node, ctx)
@@ -229,16 +243,31 @@ def _pooled(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     found = coarser(x.anchors, out.shape[2:])
     second = float(out.second.mean())
     if node.function.startswith("avg"):
-        return found.becoming(found.values, found.own * (second / max(float(found.own.mean()), 1e-300)))
+        inside = _inside(node, x, found)
+        values, own = found.values * (inside[:, None] * inside), found.own * inside**2
+        return found.becoming(values, own * (second / max(float(own.mean()), 1e-300)))
     base = None if x.root.anchors is None else coarser(x.root.anchors, out.shape[2:])
     if base is None:
         return None
-    root = (base.own - float(x.root.mean.mean()) ** 2).clamp_min(1e-300).sqrt()
-    alike = ((base.values - float(x.root.mean.mean()) ** 2) / (root[:, None] * root)).clamp(0, 1)
-    sizes = root / root.square().mean().sqrt()
+    sizes = base.own.clamp_min(0).sqrt() / base.own.mean().clamp_min(1e-300).sqrt()
+    means = float(x.root.mean.mean() / sizes.mean()) * sizes  # a mean is large where the signal is
+    root = (base.own - means**2).clamp_min(1e-300).sqrt()
+    alike = ((base.values - means[:, None] * means) / (root[:, None] * root)).clamp(0, 1)
     mean = float(out.mean.mean() / sizes.mean())
     values = (mean**2 + (second - mean**2) * alike) * (sizes[:, None] * sizes)
-    return found.becoming(values, second * sizes**2).scaled(second)
+    noise = base.noise * (max(second - mean**2, 0.0) / float(root.square().mean())) ** 2
+    return replace(found.becoming(values, second * sizes**2), noise=noise).scaled(second)
+
+
+def _inside(node: Node, x: Signal, found: Anchors) -> torch.Tensor:
+    """The share of the taps of an average's window that count, by block, [M]."""
+    taps = window_of(node, x)
+    if not node.arguments.get("count_include_pad", True) or len(found.grid) != 2:
+        return torch.ones_like(found.own)
+    share = taps.sum(torch.ones((1,) * len(x.shape), dtype=torch.float64)) / math.prod(taps.kernel)
+    whole = share.expand(*share.shape[:-2], *(m.shape[0] for m in taps.same))
+    by_block = torch.nn.functional.adaptive_avg_pool2d(whole.reshape(1, 1, *whole.shape[-2:]), found.grid)
+    return by_block.reshape(-1).repeat(found.samples)
 
 
 @_carries("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "mean")
@@ -312,19 +341,36 @@ def _joined(node: Node, ctx: Context, out: Signal) -> Anchors | None:
 
 @_carries("scaled_dot_product_attention")
 def _attended(node: Node, ctx: Context, out: Signal) -> Anchors | None:
-    """Each token is nearly the mean of its sample's values: samples agree as far as these do."""
+    """Each token is nearly the mean of its sample's values, and the more so the more these agree.
+
+    What the weights leave of the values' differences, on average over samples, each has as its own values differ.
+    """
     v = ctx.of(node, "value")
-    if v is None or v.anchors is None:
+    return None if v is None or v.anchors is None else _averages(v, v.anchors, out)
+
+
+@_carries("matmul", "bmm")
+def _weighed(node: Node, ctx: Context, out: Signal) -> Anchors | None:
+    """The same where weights that sum to one multiply the values."""
+    weights, v = (ctx.of(node, role) for role in (LEFT_OPERAND[node.function], PRODUCT[node.function]))
+    if weights is None or v is None or v.anchors is None or weights.simplex != -1 or main_kind(v.axes[-1]) != "c":
         return None
-    n, p = v.anchors.samples, v.anchors.places
-    means = v.anchors.between_samples(v.sites())
+    return _averages(v, v.anchors, out)
+
+
+def _averages(v: Signal, seen: Anchors, out: Signal) -> Anchors:
+    n, p = seen.samples, seen.places
+    means = seen.between_samples(v.sites())
+    agreed = means.diagonal()
+    differ = (seen.own.view(n, p).mean(1) - agreed).clamp_min(0)
+    differ = differ / differ.mean().clamp_min(1e-300)
     _, second, far, _ = out.scalars()
+    own = agreed + (second - float(agreed.mean())) * differ
     if out.sites() == 1:
-        return Anchors(means, torch.full((n,), second, dtype=torch.float64), n, ())
-    values = means.repeat_interleave(p, 0).repeat_interleave(p, 1)
-    same = torch.block_diag(*[torch.ones(p, p, dtype=torch.float64)] * n)
-    values = values + same * (far - float(v.far.mean()))
-    return v.anchors.becoming(values, torch.full((n * p,), second, dtype=torch.float64))
+        return Anchors(means, own, n, ())
+    within = means + torch.diag((far - float(v.far.mean())) * differ)
+    values = within.repeat_interleave(p, 0).repeat_interleave(p, 1)
+    return seen.becoming(values, own.clamp_min(0).repeat_interleave(p))
 
 
 @_carries("dropout", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout",

@@ -21,7 +21,7 @@ from firstlight.theory.axes import Axes, main_kind, resized
 from firstlight.theory.elementwise import IDENTITY, Elementwise, aten, derivative
 from firstlight.theory.maps.pointwise import apply, of_function, shown, through
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of, with_maps
-from firstlight.theory.mixture import fitting, summed, times
+from firstlight.theory.mixture import even, fitting, summed, times
 from firstlight.theory.signal import Coefficient, Gradient, Near, Signal, like_most, scalar
 
 _SCALAR = {
@@ -131,7 +131,17 @@ def quotient(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
             for name, back, carries in step.pull(g)
         ]
 
-    return replace(step, pull=pull)
+    divisor = ctx.graph[b.name]
+    by_own_sum = _is_sum_of(ctx.graph[divisor.inputs[0]] if divisor.function == "unsqueeze" else divisor, a)
+    signal = replace(step.signal, simplex=-1) if by_own_sum else step.signal
+    return replace(step, signal=signal, pull=pull)
+
+
+def _is_sum_of(node: Node, x: Signal) -> bool:
+    """Whether the node adds `x` up along its last dimension: divided by that, it sums to one."""
+    dims = node.arguments.get("dim")
+    last = dims is not None and [d % len(x.shape) for d in (dims if isinstance(dims, list | tuple) else [dims])]
+    return node.function == "sum" and node.inputs[:1] == (x.name,) and last == [len(x.shape) - 1]
 
 
 def _reciprocal(b: Signal) -> Signal:
@@ -229,16 +239,33 @@ def total(node: Node, ctx: Context, a: Signal, b: Signal, alpha: float) -> Step:
     signal = Signal(
         node.name, shape, axes, x.mean + alpha * y.mean, second.clamp_min(0), far, other,
         mixed([x, y], [1.0, alpha**2]), fitting(profile, shape), terms=_main_terms(ctx, terms), spread=spread,
-        fresh=fresh, rows=_rows(a, b, alpha), rank=1 / _overlap(x, y, share), read=a.read,
+        fresh=fresh, rows=_rows(a, b, alpha), rank=1 / _overlap(x, y, share), read=a.read, skew=_skewed(x, y, alpha),
     )  # fmt: skip
+    inside = [
+        _part(z, scale, other_, float(shared[0].mean())) for z, scale, other_ in ((x, 1.0, alpha), (y, alpha, 1.0))
+    ]
+    whole = math.sqrt(max(float(signal.variance.mean()), 1e-300))
 
     def pull(g: Gradient) -> list[Flow]:
         return [
-            (operand.name, reduced(g.scaled(scale**2), operand, shape, axes), True)
-            for operand, scale in ((a, 1.0), (b, alpha))
+            (operand.name, reduced(replace(g.scaled(scale**2), lean=g.lean * part / whole), operand, shape, axes), True)
+            for operand, scale, part in zip((a, b), (1.0, alpha), inside, strict=True)
         ]
 
     return Step(signal, pull)
+
+
+def _skewed(x: Signal, y: Signal, alpha: float) -> float:
+    """`Signal.skew` of ``x + alpha · y``: third cumulants of independent parts add."""
+    one, two = (max(float(z.variance.mean()), 0.0) for z in (x, y))
+    cumulant = x.skew * one**1.5 + alpha**3 * y.skew * two**1.5
+    return cumulant / max(one + alpha**2 * two, 1e-200) ** 1.5
+
+
+def _part(x: Signal, scale: float, other: float, shared: float) -> float:
+    """Covariance of a sum ``scale · x + other · y`` with the standardized ``x``."""
+    variance = float(x.variance.mean())
+    return (scale * variance + other * shared) / math.sqrt(variance) if variance > 0 else 0.0
 
 
 def _overlap(x: Signal, y: Signal, share: float) -> float:
@@ -257,6 +284,7 @@ def product(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
     second, far, other = (
         m * n + 2 * k**2 + 4 * k * means for m, n, k in zip(x.maps()[1:], y.maps()[1:], shared, strict=True)
     )
+    second = second * _both_large(a, b)
     terms: dict[str, Coefficient] = {node.name: 1.0}
     for operand, partner in ((a, b), (b, a)):
         for name, c in linear_terms(operand.terms, float(partner.mean.mean())).items():
@@ -264,7 +292,7 @@ def product(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
     rows = None if a.rows is None or b.mean.numel() > 1 else a.rows * b.second
     signal = Signal(
         node.name, shape, axes, means + shared[0], second, far, other, mixed([x, y], [1.0, 1.0]),
-        next((p for z in (a, b) if (p := fitting(z.profile, shape)) is not None), None),
+        times(fitting(a.profile, shape), fitting(b.profile, shape)),
         terms=terms, spread=a.spread + b.spread, rows=rows, swing=_swing(a, x) + _swing(b, y),
     )  # fmt: skip
 
@@ -275,6 +303,13 @@ def product(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
         ]
 
     return Step(ctx.register(signal), pull)
+
+
+def _both_large(a: Signal, b: Signal) -> float:
+    """``E a² b²`` over ``E a² E b²``, as far as both are large at the same places of the data."""
+    if a.profile is None or b.profile is None or a.profile.dim() != b.profile.dim():
+        return 1.0
+    return float((even(a.profile) * even(b.profile)).mean())
 
 
 def _swing(operand: Signal, broadcast: Signal) -> float:
@@ -297,9 +332,14 @@ def _by_factor(g: Gradient, partner: Signal, operand: Signal, shape: tuple[int, 
         far = far + g.along * partner.variance
     elif g.along is not None:
         along = g.along * partner.second  # x and x · gate are one standardized signal
+    lean = 0.0 if collected or partner.far is not partner.second else g.lean
     profile = times(g.profile, fitting(partner.profile, shape))
     return replace(
-        g.moved(g.second * partner.second, far), spread=g.spread + partner.spread, along=along, profile=profile
+        g.moved(g.second * partner.second, far),
+        spread=g.spread + partner.spread,
+        along=along,
+        lean=lean,
+        profile=profile,
     )
 
 

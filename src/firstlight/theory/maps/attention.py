@@ -16,10 +16,8 @@ few tokens, most of the result for many. Tokens that lie along fewer directions 
 patch embedding, have ``(tr S)²/tr S²`` of their covariance in the place of ``C`` (`Signal.rank`).
 """
 
-import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -37,23 +35,27 @@ from firstlight.theory.spectrum import alike_within, sharing
 
 
 @lru_cache(maxsize=1024)
-def participation(variance: float, tokens: int, power: int = 2) -> float:
-    """``E Σ a^power`` for a softmax over `tokens` independent Gaussian logits of this variance; power 2 or 3."""
-    if tokens <= 1:
-        return 1.0
+def participation(variance: float, tokens: int, power: int = 2, absent: int = 0) -> float:
+    """``E Σ a^power`` for a softmax over `tokens` independent Gaussian logits of this variance; power 1, 2 or 3.
+
+    `absent` keys more, such as padding, have a logit of zero and are no part of the sum.
+    """
+    if tokens + absent <= 1:
+        return float(tokens)
     std = math.sqrt(min(variance, 400.0))
     if std < 1e-6:
-        return float(tokens) ** (1 - power)
+        return tokens * float(tokens + absent) ** -power
     g, w = (row[0] for row in grid(np.zeros(1), np.ones(1)))
     weight = np.exp(std * g)
     # log t from where T e^l t is tiny even for the largest logit to where t e^l is large even for a typical one
-    log_t = np.linspace(-math.log(tokens) - 9 * std - 12, 9 * std + 6, 1600)
+    log_t = np.linspace(-math.log(tokens + absent) - 9 * std - 12, 9 * std + 6, 1600)
     t = np.exp(log_t)[:, None]
     decay = np.exp(-t * weight)
     inner = (decay * weight**power * w).sum(1) / math.factorial(power - 1)
-    rest = np.log(np.maximum((decay * w).sum(1), 1e-300))
-    integrand = tokens * t[:, 0] ** power * inner * np.exp((tokens - 1) * rest)
-    return float(np.clip(np.trapezoid(integrand, log_t), float(tokens) ** (1 - power), 1.0))
+    rest = (tokens - 1) * np.log(np.maximum((decay * w).sum(1), 1e-300)) - absent * t[:, 0]
+    integrand = tokens * t[:, 0] ** power * inner * np.exp(rest)
+    least = 0.0 if absent else float(tokens) ** (1 - power)
+    return float(np.clip(np.trapezoid(integrand, log_t), least, 1.0))
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax")
@@ -80,7 +82,7 @@ def softmax(node: Node, ctx: Context) -> Step | None:
 
         Two softmaxes with gradients alike keep of that what their weights have in common.
         """
-        factor = _jacobian(variance, tokens) / tokens
+        factor = jacobian(variance, tokens) / tokens
         free = 1.0 if g.rows is None else max(1 - g.rows, 0.0)
         second, far = g.second * free * factor, g.far * free * factor * (shared / p)
         if alone and tokens > 1:
@@ -92,7 +94,7 @@ def softmax(node: Node, ctx: Context) -> Step | None:
     return Step(ctx.register(out), pull)
 
 
-def _jacobian(variance: float, tokens: int) -> float:
+def jacobian(variance: float, tokens: int) -> float:
     """``Σ E dl²`` for ``dl = a (g - Σ a g)`` and white ``g`` of variance one: ``Σ a² - 2 Σ a³ + (Σ a²)²``."""
     two, three = (participation(round(variance, 9), tokens, power) for power in (2, 3))
     return max(two - 2 * three + two**2, 0.0)
@@ -124,24 +126,35 @@ def matmul(node: Node, ctx: Context) -> Step | None:
     return of_signals(node, ctx, a, b, (*lead, b.axes[-1]))
 
 
-def _directions(tokens: Signal) -> float:
-    """In how many directions the tokens of one sample differ, ``1/E K²`` over pairs of them, about their mean.
+def directions(tokens: Signal) -> float:
+    """In how many directions the tokens of one sample differ, on average (`overlaps`)."""
+    return float(1 / overlaps(tokens).mean())
 
-    To what blocks of sites have in common comes what the weights have drawn (`Anchors.noise`), and what single sites
-    have that blocks average away: by how much ``E K²`` over all pairs, which is ``1/rank``, exceeds that of the blocks.
+
+def overlaps(tokens: Signal) -> Tensor:
+    """``E K²`` over pairs of tokens of each sample about their mean, [N, 1, ...]: one over the directions they have.
+
+    To what blocks of sites have in common comes what single sites have that blocks average away: `Anchors.fine`; where
+    that is not known, the larger of `Anchors.noise` and of what ``E K²`` over all pairs of the batch, which is
+    ``1/rank``, has beyond that of the blocks.
     """
+    rank = len(tokens.shape)
     if tokens.anchors is None:
-        return min(tokens.read, tokens.fan)
+        return scalar(1 / min(tokens.read, tokens.fan), rank)
     seen, sites = tokens.anchors, tokens.sites()
-    apart = max(float((tokens.second - tokens.far).mean()), 1e-3 * float(tokens.second.mean()), 1e-150)
-    blocks = replace(seen, noise=0.0)
-    fine = max(1 / tokens.read - sharing(blocks, sites), 0.0)
-    return 1 / min(max(alike_within(seen, sites) + seen.noise / apart**2 + fine, 1e-9), 1.0)
+    within = alike_within(seen, sites)
+    if seen.fine is None:
+        apart = max(float((tokens.second - tokens.far).mean()), 1e-3 * float(tokens.second.mean()), 1e-150)
+        beyond = 1 / tokens.read - sharing(replace(seen, noise=0.0), sites)
+        within = within + max(seen.noise / apart**2, beyond)
+    else:
+        within = within + seen.fine.overlaps
+    return within.reshape((-1,) + (1,) * (rank - 1)).clamp(1e-9, 1)
 
 
-def _lean(logits: float, p: float, tokens: Signal) -> float:
+def lean(logits: float, p: float, tokens: Signal) -> float:
     """What the softmax's leaning towards high scores adds to the values' share ``P``."""
-    return max(min(logits * (1 - p) ** 2 / _directions(tokens), 1.0 - p), 0.0)
+    return max(min(logits * (1 - p) ** 2 / directions(tokens), 1.0 - p), 0.0)
 
 
 def _echo(ctx: Context, a: Signal, b: Signal, both: float) -> float:
@@ -169,51 +182,58 @@ def of_signals(node: Node, ctx: Context, a: Signal, b: Signal, axes: Axes) -> St
     pair_b = pb if main_kind(b.axes[-1]) == "c" else float(b.mean.mean()) ** 2
     far = n * (row * far_b + (n - 1) * min(cross_a, 1.0) * pair_b)
     other = n * (float(a.other.mean()) * float(b.other.mean()) + (n - 1) * cross_a * float(b.mean.mean()) ** 2)
-    if a.simplex == -1:
+    by_column = main_kind(b.axes[-1]) == "s" and main_kind(a.axes[-2]) != "s"
+    if by_column:  # a mixture of channels, the same at all sites
+        far = rows
+    elif a.simplex == -1:
         other = float(b.other.mean())
         free = max(qb - float(b.far.mean()), 0.0)
         # Small logits have P = e^{s²}/T; those of other queries agree as far as their products do.
         logits, alike = (max(math.log(max(n * n * x, 1.0)), 0.0) for x in (qa, row))
-        lean = _lean(logits, n * qa, b) if ctx.is_signal(a.name) else 0.0
-        second += lean * free
-        far = float(b.far.mean()) + (n * row + lean * alike / max(logits, 1e-300)) * free
+        leaning = lean(logits, n * qa, b) if ctx.is_signal(a.name) else 0.0
+        second += leaning * free
+        far = float(b.far.mean()) + (n * row + leaning * alike / max(logits, 1e-300)) * free
     maps = [scalar(v, rank) for v in (mean, second, min(far, second), min(max(other, 0.0), second))]
     out = with_maps(replace(a, near=None), node, resized(axes, shape_of(node)), maps)
     out = replace(out, spread=a.spread + b.spread, rows=scalar(rows, rank) if a.simplex != -1 else None)
     ctx.register(out)
-    return Step(out, lambda g: _back(g, a, b, pa, pb))
+    return Step(out, lambda g: _back(g, out, (a, b), (pa, pb)))
 
 
-def _back(g: Gradient, a: Signal, b: Signal, pair_a: float, pair_b: float) -> list[Flow]:
+def _back(g: Gradient, out: Signal, operands: tuple[Signal, Signal], pairs: tuple[float, float]) -> list[Flow]:
     """To ``a``: a sum over columns, ``Σ_j g_ij b_kj``; to ``b``: a sum over rows, ``Σ_i a_ik g_ij``.
 
     In both, gradients of two columns (rows) pair with the other operand's. Those of logits sum to zero over the keys,
     so that what all keys share is nothing to a query; but keys and values are projections of the same tokens, whose
     overlaps ``1/√C`` add up over all keys.
     """
+    (a, b), (pair_a, pair_b) = operands, pairs
     rows, columns = a.shape[-2], b.shape[-1]
-    qa, qb = float(a.second.mean()), float(b.second.mean())
-    row, column = float(pair_along(a, len(a.shape) - 2).mean()), float(pair_along(b, len(b.shape) - 1).mean())
     p, far = by_row(g.second), by_row(g.far)
-    mean, between = float(p.mean()), pair_of_rows(g.far, rows) if main_kind(a.axes[-2]) == "s" else 0.0
+    (qa, row), (qb, column) = (
+        [of_samples(m, out) for m in (x.second, pair_along(x, dim))]
+        for x, dim in ((a, len(a.shape) - 2), (b, len(b.shape) - 1))
+    )
+    mean, between = by_sample(p), torch.zeros_like(p[..., :1, :])
+    if main_kind(a.axes[-2]) == "s":
+        between = pair_of_rows(g.far, rows)
     across = columns_alike(g, a, b)
     to_a = p * columns * (qb + (columns - 1) * across * column)
-    if a.simplex != -1:
-        to_a = to_a * (1 + (columns - 1) / _directions(b))
+    if a.simplex != -1 and main_kind(b.axes[-1]) == "s":  # queries that meet keys
+        to_a = to_a * (1 + (columns - 1) * of_samples(overlaps(b), out))
     to_b = rows * (mean * qa + (rows - 1) * between * row)
     far_a = to_a * (far / p.clamp_min(1e-300)).clamp(-1, 1) if main_kind(a.axes[-2]) == "s" else torch.zeros_like(to_a)
     if main_kind(b.axes[-2]) == "s":
         far_b = rows * (mean * pair_a + (rows - 1) * between * (1 / a.shape[-1] ** 2 if a.simplex == -1 else row))
     else:
         far_b = across * to_b
-    spread = [g.spread + x.spread for x in (a, b)]
+    whole = float(b.second.mean())
+    alike = pair_b / whole if whole > 0 else None
+    to_a, far_a = (fitted(m, a) for m in (to_a, far_a))
+    to_b, far_b = (fitted(m, b) for m in (to_b, torch.minimum(far_b, to_b)))
     return [
-        (
-            a.name,
-            Gradient(_of_rank(to_a, a), _of_rank(far_a, a), spread[0], rows=pair_b / qb if qb > 0 else None),
-            True,
-        ),
-        (b.name, Gradient(scalar(to_b, len(b.shape)), scalar(min(far_b, to_b), len(b.shape)), spread[1]), True),
+        (a.name, Gradient(to_a, far_a, g.spread + a.spread, g.doubt, rows=alike), True),
+        (b.name, Gradient(to_b, far_b, g.spread + b.spread, g.doubt), True),
     ]
 
 
@@ -227,115 +247,32 @@ def columns_alike(g: Gradient, a: Signal, b: Signal) -> float:
 
 
 def by_row(values: Tensor) -> Tensor:
-    """A map averaged over all dimensions but the last but one: the class token's row stays apart from the others'."""
-    return values.mean([d for d in range(values.dim()) if d != values.dim() - 2], keepdim=True)
+    """A map averaged over all dimensions but samples and rows: a class token, and a sample, stay apart from others."""
+    return values.mean([d for d in range(1, values.dim()) if d != values.dim() - 2], keepdim=True)
 
 
-def pair_of_rows(far: Tensor, rows: int) -> float:
-    """The average of `far` over pairs of different rows: ``√f √f'``, so that one row alone has no partner."""
+def by_sample(values: Tensor) -> Tensor:
+    """A map averaged over all dimensions but the first. After a norm of pooled tokens gradients differ between samples
+    by orders of magnitude, and are small where tokens agree: their products with what tokens share are of one sample.
+    """
+    return values.mean(list(range(1, values.dim())), keepdim=True)
+
+
+def pair_of_rows(far: Tensor, rows: int) -> Tensor:
+    """The average of `far` over pairs of different rows of each sample: ``√f √f'``, as one row alone has no partner."""
     per_row = by_row(far)
-    if per_row.numel() != rows or rows < 2:
-        return float(per_row.mean())
+    if per_row.shape[-2] != rows or rows < 2:
+        return by_sample(per_row)
     f = per_row.clamp_min(0)
-    return float((f.sqrt().sum() ** 2 - f.sum()) / (rows * (rows - 1)))
+    return (f.sqrt().sum(-2, keepdim=True) ** 2 - f.sum(-2, keepdim=True)) / (rows * (rows - 1))
 
 
-def _of_rank(values: Tensor, x: Signal) -> Tensor:
-    """A map over rows, with as many dimensions as `x`; its mean where they are others."""
-    fits = values.dim() == len(x.shape)
+def of_samples(values: Tensor, x: Signal) -> Tensor:
+    """A map averaged over all dimensions but samples, as far as it fits a tensor of the shape of `x`."""
+    return fitted(by_sample(values), x)
+
+
+def fitted(values: Tensor, x: Signal) -> Tensor:
+    """A map over samples and rows, if it spreads over `x`; its mean where it does not."""
+    fits = values.dim() == len(x.shape) and all(m in (1, n) for m, n in zip(values.shape, x.shape, strict=True))
     return values if fits else values.mean().reshape((1,) * len(x.shape))
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """How many keys the queries see: all of them, or with a causal mask one more each; a few stand for many."""
-
-    counts: tuple[int, ...]
-    queries: tuple[float, ...]  # how many queries see as many
-    pairs: tuple[float, ...]  # of how many pairs the query that sees more sees as many: their weights overlap by 1/that
-
-    @classmethod
-    def of(cls, node: Node, queries: int, tokens: int) -> "_Seen":
-        if not node.arguments.get("is_causal", False):
-            return cls((tokens,), (1.0,), (1.0,))
-        each = np.minimum(np.arange(1, queries + 1), tokens)
-        edges = np.unique(np.geomspace(1, queries + 1, min(queries + 1, 40)).astype(int))
-        parts = [slice(a - 1, b - 1) for a, b in itertools.pairwise(edges)]
-        turns = np.arange(1, queries + 1) * 2 - 1
-        return cls(
-            tuple(round(float(each[part].mean())) for part in parts),
-            tuple(float(part.stop - part.start) for part in parts),
-            tuple(float(turns[part].sum()) for part in parts),
-        )
-
-    def mean(self, of_count: Callable[[int], float], *, pairs: bool = False) -> float:
-        """Mean over queries, or over pairs of queries, of a function of the number of keys."""
-        weights = self.pairs if pairs else self.queries
-        return sum(w * of_count(n) for w, n in zip(weights, self.counts, strict=True)) / sum(weights)
-
-
-def _along_keys(mask: Signal) -> float:
-    """How much an additive mask varies along the keys; one that only switches keys off has no values that are known."""
-    return max(float((mask.second - pair_along(mask, len(mask.shape) - 1)).mean()), 0.0)
-
-
-@rule("scaled_dot_product_attention")
-def fused(node: Node, ctx: Context) -> Step | None:
-    """Logits, softmax and average of values in one operation."""
-    q, k, v = (ctx.of(node, role) for role in ("query", "key", "value"))
-    if q is None or k is None or v is None:
-        return None
-    d, tokens, queries = q.shape[-1], k.shape[-2], q.shape[-2]
-    scale = node.arguments.get("scale")
-    factor = float(scale) if isinstance(scale, int | float) else 1 / math.sqrt(d)
-    (_, qq, far_q, _), (_, qk, far_k, _), (_, qv, far_v, _) = q.scalars(), k.scalars(), v.scalars()
-    apart = max(qk - far_k, 0.0)
-    mask = ctx.of(node, "attn_mask")
-    seen = _Seen.of(node, queries, tokens)
-    biased = _along_keys(mask) if mask is not None else 0.0
-    logits = d * factor**2 * qq * apart + biased
-    p = seen.mean(lambda n: participation(round(logits, 9), n))
-    alike = seen.mean(lambda n: participation(round(d * factor**2 * max(far_q, 0.0) * apart, 9), n), pairs=True)
-    free = max(qv - far_v, 0.0)
-    rank = len(shape_of(node))
-    lean = _lean(logits, p, k)
-    second, far = (p + lean) * free, (alike + lean * max(far_q, 0.0) / max(qq, 1e-300)) * free
-    # Values that sum to zero over the tokens leave what the weights differ from equal ones.
-    least = max(p - 1 / tokens, 0.0) * free
-    maps = [v.mean.mean().reshape((1,) * rank), scalar(max(far_v + second, least), rank), scalar(far_v + far, rank)]
-    other = min(float(v.other.mean()), far_v + second)
-    axes = resized((*q.axes[:-1], v.axes[-1]), shape_of(node))
-    out = ctx.register(replace(with_maps(replace(v, near=None), node, axes, [*maps, scalar(other, rank)])))
-
-    def pull(g: Gradient) -> list[Flow]:
-        """``dv_j = Σ_i a_ij g_i``; ``dl_ij = a_ij (g_i·v_j - Σ a g·v)``, ``dq_i = scale Σ_j dl_ij k_j``; k like q."""
-        width = v.shape[-1]
-        gq, gf = by_row(g.second), by_row(g.far)
-        mean, between = float(gq.mean()), pair_of_rows(g.far, queries)
-        ratio = queries / tokens
-        to_v = ratio * (p * mean + (queries - 1) * alike * between)
-        soft = seen.mean(lambda n: _jacobian(logits, n))
-        slope = width * free * factor**2
-        # Keys and values are two projections of the same tokens, whose overlaps 1/√C add up over T of them.
-        overlap = (tokens - 1) / _directions(k)
-        to_q = slope * soft * apart * (1 + overlap) * gq
-        alike_q = (alike / p + overlap) / (1 + overlap)  # two queries' weights differ, their keys and values do not
-        to_k = slope * ratio * soft * (mean * qq + (queries - 1) * between * far_q * alike / p)
-        pair = ratio * (mean / tokens + (queries - 1) / tokens * between)
-        far_to_q = to_q * (gf / gq.clamp_min(1e-300)).clamp(-1, 1) * alike_q
-        rank_k, rank_v = (len(x.shape) for x in (k, v))
-        spread = g.spread + v.spread
-        flows = [
-            (q.name, Gradient(_of_rank(to_q, q), _of_rank(far_to_q, q), spread), True),
-            # What a query gives to all its keys together is nothing.
-            (k.name, Gradient(scalar(to_k, rank_k), scalar(-to_k / max(tokens - 1, 1), rank_k), spread), True),
-            (v.name, Gradient(scalar(to_v, rank_v), scalar(min(pair, to_v), rank_v), spread), True),
-        ]
-        if mask is not None:
-            by_mask = width * free * soft * mean / tokens
-            flows.append(
-                (mask.name, Gradient(scalar(by_mask, len(mask.shape)), scalar(0.0, len(mask.shape)), spread), True)
-            )
-        return flows
-
-    return Step(out, pull)

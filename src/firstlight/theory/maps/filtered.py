@@ -52,6 +52,13 @@ def sizes(x: Signal, ctx: Context) -> Floats:
     return _covariance(found, x, ctx).sizes(found)
 
 
+def skews(x: Signal, ctx: Context) -> Floats:
+    """Third cumulant of each filter over its variance to 3/2, [K]."""
+    found = of(x)
+    third, variance = _covariance(found, x, ctx).cumulants(found, ctx.signals[found.base].skew)
+    return third / np.maximum(variance, 1e-12 * variance.max()) ** 1.5
+
+
 def over_channels(squares: Floats) -> tuple[float, float]:
     """``E 1/σ² · E σ²``, and the variance of 1/σ² over its mean squared, where channels differ in ``σ²`` [K]."""
     inverse = 1 / squares
@@ -146,7 +153,7 @@ def _depthwise(node: Node, ctx: Context, step: Step) -> Step:
     if not weight.shape[0] == x.shape[1] == int(node.arguments["groups"]):
         return step
     mean, second = float(weight.mean.mean()), float(weight.second.mean())
-    weights = drawn(node.name, weight.shape[2:], each(node.arguments["dilation"], 2), mean, second)
+    weights = drawn(weight.name, weight.shape[2:], each(node.arguments["dilation"], 2), mean, second)
 
     def pull(g: Gradient) -> list[Flow]:
         flows = list(step.pull(g))
@@ -211,7 +218,12 @@ def _sum(node: Node, ctx: Context, step: Step) -> Step:
             for name, flow, on in step.pull(g)
         ]
 
-    return replace(_carried(step, _known(followed)), pull=pull)
+    found = _carried(step, _known(followed))
+    base = ctx.signals[one.base]
+    if one.base == two.base and followed is not None and base.skew:
+        skew = _covariance(followed, step.signal, ctx).skewed(followed, base.skew)
+        found = replace(found, signal=replace(found.signal, skew=skew))
+    return replace(found, pull=pull)
 
 
 @_carries("adaptive_avg_pool2d", "mean")

@@ -17,9 +17,10 @@ from torch import Tensor
 from firstlight._typing import Floats
 from firstlight.graph import Node
 from firstlight.theory.elementwise import IDENTITY, Elementwise, aten, derivative
+from firstlight.theory.maps.channels import channels
 from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of
 from firstlight.theory.maps.weights import sharing
-from firstlight.theory.mixture import fitting, mixed
+from firstlight.theory.mixture import Mixed, fitting, mixed
 from firstlight.theory.mixture import times as product
 from firstlight.theory.signal import Gradient, Signal
 
@@ -38,14 +39,14 @@ def of_function(node: Node, ctx: Context, base: Signal, f: Elementwise) -> Signa
     """The signal ``f(base)``."""
     found = mixed(base, f)
     back = found.map
-    terms = {**linear_terms(base.terms, float(found.slope.mean())), node.name: 1.0}
-    excess = max(_excess(found.fourth, found.second), 0.0)
+    terms = {**linear_terms(base.terms, found.mean_of(found.slope)), node.name: 1.0}
+    excess = max(_excess(found, found.fourth, found.second), 0.0)
     signal = Signal(
         node.name, shape_of(node), base.axes, back(found.mean), back(found.second), back(found.far), back(found.other),
         found.near, fitting(found.profile, shape_of(node)), base, f, terms=terms,
-        spread=base.spread - base.fresh + excess * sharing(base, ctx.batch) / max(1, base.channels()),
+        skew=found.skew, spread=base.spread - base.fresh + excess * sharing(base, ctx.batch) / max(1, base.channels()),
         across=None if found.across is None else back(found.across),
-        rank=_rank(base, found.slope, found.second - found.mean**2), read=base.read,
+        rank=_rank(base, found), read=base.read,
     )  # fmt: skip
     if base.swing:
         # z → z·e^δ with one δ for all sites of a sample: E f moves by δ E z f'(z), which sites share, samples not.
@@ -54,31 +55,39 @@ def of_function(node: Node, ctx: Context, base: Signal, f: Elementwise) -> Signa
     return ctx.register(signal)
 
 
-def _rank(base: Signal, slope: Floats, variance: Floats) -> float:
+def _rank(base: Signal, found: Mixed) -> float:
     """The linear part keeps its directions, ``E f'² v`` of the variance, and the rest has those of all channels."""
-    whole = float(variance.mean())
-    share = min(float((slope**2).mean()) * float(base.variance.mean()) / whole, 1.0) if whole > 0 else 1.0
+    whole = found.mean_of(found.second - found.mean**2)
+    share = min(found.mean_of(found.slope**2) * float(base.variance.mean()) / whole, 1.0) if whole > 0 else 1.0
     return 1 / (share**2 / base.directions() + (1 - share**2) / max(base.channels(), 1))
 
 
-def _excess(fourth: Floats, second: Floats) -> float:
+def _excess(found: Mixed, fourth: Floats, second: Floats) -> float:
     """Relative variance of the square of one element, averaged."""
-    square = float((second**2).mean())
-    return float(fourth.mean()) / square - 1 if square > 0 else 0.0
+    square = found.mean_of(second**2)
+    return found.mean_of(fourth) / square - 1 if square > 0 else 0.0
 
 
 def through(base: Signal, f: Elementwise, g: Gradient, ctx: Context) -> Gradient:
     """The gradient by `base` of what arrives as `g` at ``f(base)``."""
     found = mixed(base, f, g.profile)
     chi, pair, tilt = (found.map(v) for v in (found.chi, found.slope_far, found.tilt))
-    noise = max(_excess(found.chi_fourth, found.chi), 0.0) * sharing(base, ctx.batch) / max(1, base.channels())
-    second = g.second * chi
+    noise = max(_excess(found, found.chi_fourth, found.chi), 0.0) * sharing(base, ctx.batch) / max(1, base.channels())
+    factor, lean = found.leaning(g.lean)
+    differ = channels(base, f, ctx) if g.tied != 1 else None
+    tied = 1.0 if differ is None else g.tied * differ.kept / differ.left
+    factor *= 1.0 if differ is None else differ.kept
+    second = g.second * chi * factor
     if g.echo is not None:  # the part that goes with f² meets f'² where f is large
         second = second + g.echo * (found.map(found.echo) - chi)
-    apart = g.other * float((found.slope**2).mean())  # samples have next to nothing in common
+    apart = g.other * found.mean_of(found.slope**2)  # samples have next to nothing in common
     rows = g.rows if _multiple(f) is not None else None
     profile = product(g.profile, found.steep)
-    return Gradient(second, g.far * pair, g.spread + noise, g.far * tilt, other=apart, rows=rows, profile=profile)
+    far = g.far * factor**2 if differ is None else g.far * factor
+    return Gradient(
+        second, far * pair, g.spread + noise, g.doubt, far * tilt, tied, lean=lean, other=apart, rows=rows,
+        profile=profile,
+    )  # fmt: skip
 
 
 def apply(node: Node, ctx: Context, x: Signal, f: Elementwise) -> Step:
@@ -88,7 +97,7 @@ def apply(node: Node, ctx: Context, x: Signal, f: Elementwise) -> Step:
     factor = _multiple(f)
     if factor is not None:
         rows = None if x.rows is None else x.rows * factor**2
-        signal = replace(signal, rows=rows, simplex=x.simplex if factor == 1 else 0)
+        signal = replace(signal, rows=rows, simplex=x.simplex if factor == 1 else 0, taps=x.taps)
 
     def pull(g: Gradient) -> list[Flow]:
         return [(base.name, through(base, whole, g, ctx), True), *shown(signal, None, g)]

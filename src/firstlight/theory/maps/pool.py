@@ -8,8 +8,8 @@ function that rises is that function of the maximum.
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,13 +34,17 @@ def _normal() -> tuple[Floats, Floats]:
     return g[0], w[0]
 
 
-def _window(node: Node, x: Signal) -> Window:
+def window_of(node: Node, x: Signal, shape: Sequence[int] = (), edges: Sequence[int] = ()) -> Window:
+    """The window of `x` that gives this shape, its own by default, with `edges` before and after it from the end on."""
     dims = int(node.function[-2]) if node.function[-1] == "d" else int(node.function.partition("d_")[0][-1])
     kernel = each(node.arguments["kernel_size"], dims)
     stride = node.arguments.get("stride") or kernel
     before = each(node.arguments.get("padding", 0), dims)
     dilation = each(node.arguments.get("dilation", 1), dims)
-    return Window(x.shape[-dims:], pooled_shape(node, x)[-dims:], kernel, each(stride, dims), before, dilation)
+    before = tuple(b + e for b, e in zip(before, (*edges[::2], *(0,) * dims)[dims - 1 :: -1], strict=False))
+    return Window(
+        x.shape[-dims:], (shape or pooled_shape(node, x))[-dims:], kernel, each(stride, dims), before, dilation
+    )
 
 
 def pooled_shape(node: Node, x: Signal) -> tuple[int, ...]:
@@ -63,7 +67,7 @@ def pooled_shape(node: Node, x: Signal) -> tuple[int, ...]:
 def average(node: Node, ctx: Context) -> Step:
     """Average over a window, zeros of the padding included unless the network leaves them out."""
     x = ctx.first(node)
-    window = _window(node, x)
+    window = window_of(node, x)
     n = math.prod(window.kernel)
     counts = window.sum(torch.ones((1,) * len(x.shape), dtype=torch.float64))
     counted = counts if not node.arguments.get("count_include_pad", True) else torch.full_like(counts, n)
@@ -137,9 +141,7 @@ def adaptive(node: Node, ctx: Context) -> Step:
 def reduce(node: Node, ctx: Context) -> Step:
     """Mean or sum over whole dimensions."""
     x = ctx.first(node)
-    chosen = node.arguments.get("dim")
-    listed = range(len(x.shape)) if chosen in (None, ()) else each(chosen, 1) if isinstance(chosen, int) else chosen
-    dims = tuple(sorted(int(d) % len(x.shape) for d in listed))
+    dims = tuple(sorted(_named(node, x)))
     return over(node, ctx, x, dims, tuple(x.shape[d] for d in dims), shape_of(node), total=node.function == "sum")
 
 
@@ -216,8 +218,10 @@ def maximum(node: Node, ctx: Context) -> Step | None:
     """The largest of a window; the padding never wins."""
     x = ctx.first(node)
     if node.function.startswith("max_pool"):
-        taps = _window(node, x)
-        n, r, shape = math.prod(taps.kernel), closeness(x, taps.kernel), pooled_shape(node, x)
+        shape = pooled_shape(node, x)
+        x, edges = _without_padding(ctx, x)
+        taps = window_of(node, x, shape, edges)
+        n, r = math.prod(taps.kernel), closeness(x, taps.kernel)
         overlap, window = _overlap(taps), taps
     else:
         window, shape, overlap, r = None, shape_of(node), None, 0.0
@@ -225,9 +229,14 @@ def maximum(node: Node, ctx: Context) -> Step | None:
     if n == 1:
         return None
     inside = Counter(window.sum(scalar(1.0, len(x.shape))).flatten().tolist()) if window else Counter({n: 1})
-    out, chi = largest_of(node, x, inside, r)
-    kept = shape if len(shape) == len(x.shape) else None
-    axes = resized(x.axes, kept) if kept else tuple((("s", m),) for m in shape)
+    parts = _parts(x, ctx)
+    found = [largest_of(node, part.signal, inside, r) for part in parts]
+    out, chi = found[0]
+    if parts[0].signal is not x:
+        out = with_maps(out, node, x.axes, _weighed(parts, [signal for signal, _ in found]))
+    towards = float((out.mean.mean() - x.mean.mean()) / x.variance.mean().sqrt().clamp_min(1e-150))
+    gone = _named(node, x) if len(shape) < len(x.shape) else ()
+    axes = resized(tuple(axis for d, axis in enumerate(x.axes) if d not in gone), shape)
     maps = [m.reshape((1,) * len(shape)) for m in out.maps()]
     near = overlap if x.near is None or window is None else averaged(x.near, window.kernel, window.stride)
     profile = _windowed(x, window, node) if window else None
@@ -242,10 +251,63 @@ def maximum(node: Node, ctx: Context) -> Step | None:
         uneven = scattered(g.profile, window) if window else None
         back = replace(g.moved(second.reshape(rank), far.reshape(rank)), profile=uneven)
         if x.root is x:
-            return [(x.name, back, True)]
+            return [(x.name, replace(back, lean=towards), True)]
         return [(x.root.name, back.scaled(chi), True), (x.name, back, False)]
 
     return Step(ctx.register(out), pull)
+
+
+def _named(node: Node, x: Signal) -> list[int]:
+    """The dimensions that an operation is taken over; all when it names none."""
+    chosen = node.arguments.get("dim")
+    listed = range(len(x.shape)) if chosen in (None, ()) else [chosen] if isinstance(chosen, int) else chosen
+    return [int(d) % len(x.shape) for d in listed]
+
+
+def _without_padding(ctx: Context, x: Signal) -> tuple[Signal, Sequence[int]]:
+    """What was padded with minus infinity, which never wins, and by how much from the last dimension on."""
+    pad = ctx.graph[x.name]
+    endless = pad.function in ("pad", "constant_pad_nd") and pad.arguments.get("value") == -math.inf
+    return (ctx.first(pad), pad.arguments["pad"]) if endless else (x, ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A share of a signal's channels that is `signal` times a positive gate with these moments."""
+
+    signal: Signal
+    share: float = 1.0
+    gate: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+
+
+def _parts(x: Signal, ctx: Context) -> list[_Part]:
+    """What a signal that is no function of one Gaussian is made of, as far as its largest values follow from that.
+
+    Channels that were put side by side are pooled each for itself; what a gate has multiplied at all sites alike is
+    largest where it was before.
+    """
+    node = ctx.graph[x.name]
+    operands = [ctx.signals[name] for name in node.inputs]
+    if x.root is not x or len(x.shape) != 4:
+        return [_Part(x)]
+    if node.function in ("cat", "concat") and all(z.shape[2:] == x.shape[2:] for z in operands):
+        found = [(z.shape[1] / x.shape[1], part) for z in operands for part in _parts(z, ctx)]
+        return [replace(part, share=share * part.share) for share, part in found]
+    if node.function in ("mul", "multiply") and len(operands) == 2:
+        gate, signal = sorted(operands, key=lambda z: math.prod(z.shape[2:]))
+        whole = signal.shape == x.shape and gate.sites() == 1
+        if whole and float(gate.mean.mean()) ** 2 > 0.5 * float(gate.second.mean()):
+            return [_Part(signal, gate=gate.scalars())]
+    return [_Part(x)]
+
+
+def _weighed(parts: list[_Part], found: list[Signal]) -> list[Tensor]:
+    """Mean, second, far and other of all parts together."""
+    each = [
+        [p.share * g * m.mean() for g, m in zip(p.gate, z.maps(), strict=True)]
+        for p, z in zip(parts, found, strict=True)
+    ]
+    return [torch.stack(values).sum().reshape((1,) * len(parts[0].signal.shape)) for values in zip(*each, strict=True)]
 
 
 def _same_winner(window: Window | None, shape: tuple[int, ...]) -> float:

@@ -21,6 +21,7 @@ from firstlight.theory.maps.arithmetic import aligned, mixed, reduced
 from firstlight.theory.maps.pointwise import apply
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.mixture import fitting, summed
+from firstlight.theory.runs import joined
 from firstlight.theory.signal import Coefficient, Gradient, Signal, compress
 from firstlight.theory.taps import closeness
 
@@ -97,7 +98,7 @@ def arrange(node: Node, ctx: Context) -> Step | None:
     ):  # `far` and `other` are known on average: of a token, at most this
         maps[2:] = [torch.minimum(m, maps[1]) for m in maps[2:]]
     axes = _axes(node, x, ctx.batch)
-    out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x))
+    out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x), skew=x.skew)
     kept = node.function in REARRANGEMENT and math.prod(shape_of(node)) == math.prod(x.shape)
     if kept:
         out = replace(out, terms=x.terms, simplex=_simplex(node, x), balanced=x.balanced, fresh=x.fresh)
@@ -195,7 +196,7 @@ def part(node: Node, ctx: Context) -> Step | None:
     maps = [_mapped(whole, x, m, index, False) for m in x.maps()]
     shape = shape_of(node)
     axes = resized(x.axes, shape) if len(shape) == len(x.shape) else _without(whole, x)
-    out = replace(with_maps(x, node, axes, maps), profile=fitting(x.profile, shape))
+    out = replace(with_maps(x, node, axes, maps), profile=fitting(x.profile, shape), skew=x.skew)
     out = ctx.register(_of_fewer(x, out))
 
     def pull(g: Gradient) -> list[Flow]:
@@ -229,11 +230,7 @@ def join(node: Node, ctx: Context) -> Step:
     maps = []
     for k in range(4):
         each = [p.maps()[k].unsqueeze(dim) if stacked else p.maps()[k] for p in parts]
-        full = [
-            m.expand(*(shape[:dim]), 1 if stacked else p.shape[dim], *shape[dim + 1 :])
-            for m, p in zip(each, parts, strict=True)
-        ]
-        maps.append(compress(torch.cat(_smallest(full, dim), dim)))
+        maps.append(compress(joined(each, [1 if stacked else p.shape[dim] for p in parts], dim)))
     axes = resized(axes, shape)
     sizes = [math.prod(p.shape) for p in parts]
     weights = [n * float(p.second.mean()) for n, p in zip(sizes, parts, strict=True)]
@@ -241,7 +238,8 @@ def join(node: Node, ctx: Context) -> Step:
     spread = sum((w / total) ** 2 * p.spread for w, p in zip(weights, parts, strict=True))
     near = mixed(parts, [float(n) for n in sizes])
     profile = None if stacked else fitting(summed([(p.profile, w) for p, w in zip(parts, weights, strict=True)]), shape)
-    out = replace(with_maps(frame, node, axes, maps), spread=spread, near=near, profile=profile)
+    skew = sum(n * p.skew for n, p in zip(sizes, parts, strict=True)) / sum(sizes)
+    out = replace(with_maps(frame, node, axes, maps), spread=spread, near=near, profile=profile, skew=skew)
     if not stacked:
         out = replace(out, terms={**_joined(dim, parts, shape[dim]), node.name: 1.0})
     ctx.register(out)
@@ -254,19 +252,11 @@ def join(node: Node, ctx: Context) -> Step:
             second, far = (m if m.shape[dim] == 1 else m.narrow(dim, start, n) for m in (g.second, g.far))
             if stacked:
                 second, far = second.squeeze(dim), far.squeeze(dim)
-            flows.append((p.name, g.moved(compress(second), compress(far)), True))
+            flows.append((p.name, replace(g.moved(compress(second), compress(far)), lean=g.lean), True))
             start += n
         return flows
 
     return Step(out, pull)
-
-
-def _smallest(maps: list[Tensor], dim: int) -> list[Tensor]:
-    """Drop what no map varies along (stride 0 everywhere), so that joining does not fill memory."""
-    for d in range(maps[0].dim()):
-        if d != dim and all(m.stride(d) == 0 or m.shape[d] == 1 for m in maps):
-            maps = [m.narrow(d, 0, 1) for m in maps]
-    return maps
 
 
 @rule("expand", "expand_as", "broadcast_to", "repeat", "tile", "repeat_interleave")

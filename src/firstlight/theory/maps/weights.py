@@ -59,6 +59,28 @@ def _spread(x: Signal, signal: Signal, batch: int, outputs: int) -> float:
     return 2 * min(shared + 1 / max(signal.fan, 1.0), 1.0) / outputs
 
 
+def _spread_back(g: Gradient, y: Signal, batch: int, terms: float, inputs: int) -> float:
+    """The same of the gradient: of the mean of `inputs` channels' squares, each a sum of `terms` products.
+
+    Given the gradient ``g`` by the result `y`, that of one input channel is a Gaussian vector over all elements with
+    ``g``'s kernel: `_shared_back` of it, and ``1/d`` for its own fluctuation.
+    """
+    return 2 * min(_shared_back(g, y, batch) + 1 / max(terms, 1.0), 1.0) / inputs
+
+
+def _shared_back(g: Gradient, y: Signal, batch: int) -> float:
+    """Mean squared correlation between all elements of one channel of a gradient, sizes of samples included."""
+    second = g.second.mean(list(range(1, g.second.dim())))
+    whole = float(second.mean())
+    if whole <= 0:
+        return 0.0
+    uneven = float(second.square().mean()) / whole**2
+    sites = max(1, y.sites())
+    alike = min(abs(float(g.far.mean())) / whole, 1.0)
+    within = 1 / sites + (1 - 1 / sites) * alike**2
+    return min(uneven * within / batch + (1 - 1 / batch) * (g.other / whole) ** 2, 1.0)
+
+
 def _alike(x: Signal) -> float:
     """`sharing` of the input about its mean; of noise, whose norms count it themselves, none."""
     if x.anchors is None:
@@ -214,7 +236,8 @@ def weighted_sum(node: Node, ctx: Context, x: Signal, weight: Signal, out: int) 
         factor = second_w * out
         g = g.before_weights()
         second, far = (m.mean(last, keepdim=True) * factor for m in (g.second, g.far))
-        return [(x.name, g.moved(second, far / merged), True)]
+        more = _spread_back(g, signal, ctx.batch, out, fan_in)
+        return [(x.name, replace(g.moved(second, far / merged), spread=g.spread + more), True)]
 
     return Step(signal, pull, local=_spread(x, signal, ctx.batch, out))
 
@@ -257,7 +280,8 @@ def convolution(node: Node, ctx: Context) -> Step | None:
         back = returned(g, free)
         second, far = (_by_group(m, groups, x.shape[1]) * factor for m in (back.second, back.far))
         found = back.moved(window.scatter(second), window.pair_scatter(far))
-        found = replace(found, profile=scattered(back.profile, window))
+        more = _spread_back(back, signal, ctx.batch, terms / per_group * shape_of(node)[1] / groups, x.shape[1])
+        found = replace(found, profile=scattered(back.profile, window), spread=g.spread + more)
         if per_group == 1 and back.along is not None:
             reads = window.scatter(torch.ones((1,) * len(x.shape), dtype=torch.float64))
             echo = _echo(back.along, x, signal, reads * _pulled(weight)) * shape_of(node)[1] / groups
@@ -302,7 +326,8 @@ def transposed(node: Node, ctx: Context) -> Step | None:
             back = replace(
                 back, profile=even(window.sum(g.profile) / window.sum(torch.ones_like(g.profile)).clamp_min(1e-9))
             )
-        return [(x.name, back, True)]
+        more = _spread_back(g, signal, ctx.batch, per_group * math.prod(kernel), inputs)
+        return [(x.name, replace(back, spread=g.spread + more), True)]
 
     return Step(signal, pull, local=_spread(x, signal, ctx.batch, shape_of(node)[1]))
 
@@ -322,7 +347,9 @@ def _by_group(values: Tensor, groups: int, out: int) -> Tensor:
         return values
     if groups == 1:
         return values.mean(1, keepdim=True)
-    averaged = values.unflatten(1, (groups, -1)).mean(2)
+    averaged = values if groups == values.shape[1] else values.unflatten(1, (groups, -1)).mean(2)
+    if groups == out:
+        return averaged
     return averaged.repeat_interleave(out // groups, 1)
 
 

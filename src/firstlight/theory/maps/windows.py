@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from firstlight.theory.mixture import even
+from firstlight.theory.runs import Runs
 
 
 @lru_cache(maxsize=1024)
@@ -53,6 +54,7 @@ class Window:
         settings = list(zip(sizes, outs, kernel, stride, before, dilation, strict=True))
         self.same = [_matrices(*setting, False) for setting in settings]
         self.pairs = [_matrices(*setting, True) for setting in settings]
+        self.settings = settings
         self.kernel = tuple(kernel)
         self.stride = tuple(stride)
 
@@ -61,8 +63,27 @@ class Window:
         return _along(values, self.same, adjoint=False)
 
     def pair_sum(self, values: Tensor) -> Tensor:
-        """The same for the product of two sites, averaged over the second: both must have the tap inside."""
-        return _along(values, self.pairs, adjoint=False)
+        """The same for the product of two sites, averaged over the second: both must have the tap inside.
+
+        A map of such averages is ``f_i = a_i E a_j`` for a product ``a_i a_j``. The ``j`` that a tap leaves out lie at
+        a border, where ``a`` is not what it is on average: each counts by the sum of `values` along its dimension.
+        """
+        first = values.dim() - len(self.pairs)
+        return _along(values, [self._shared(values, k, first + k) for k in range(len(self.pairs))], adjoint=False)
+
+    def _shared(self, values: Tensor, k: int, dim: int) -> Tensor:
+        if values.shape[dim] == 1:
+            return self.pairs[k]
+        sums = values.mean([d for d in range(values.dim()) if d != dim])
+        if float(sums.min()) <= 0:  # what has no sign of its own is no product of sizes
+            return self.pairs[k]
+        n, out, kernel, stride, before, dilation = self.settings[k]
+        matrix, sizes = torch.zeros(out, n, dtype=torch.float64), sums / sums.mean()
+        for tap in range(kernel):
+            places = torch.arange(out) * stride + tap * dilation - before
+            inside = (places >= 0) & (places < n)
+            matrix[torch.arange(out)[inside], places[inside]] += float(sizes[places[inside]].sum()) / out
+        return matrix
 
     def scatter(self, values: Tensor) -> Tensor:
         """The transpose of `sum`: each input collects from the outputs that read it."""
@@ -100,6 +121,8 @@ def _along(values: Tensor, matrices: list[Tensor], *, adjoint: bool) -> Tensor:
 
 
 def _one(values: Tensor, dim: int, matrix: Tensor) -> Tensor:
+    if isinstance(values, Runs) and values.along != dim:
+        return values.over(lambda slices: _one(slices, dim, matrix))
     if values.shape[dim] == 1:
         sums = matrix.sum(1)
         if bool((sums == sums[0]).all()):
