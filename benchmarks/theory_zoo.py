@@ -6,8 +6,9 @@
 For each model: can it be traced, how many operations have no rule, how long the prediction takes, and the share of
 operations whose measured second moment, the mean over seeds of weights, lies inside the predicted band; forward, and
 backward from a white gradient at the outputs. Photographs are one batch, whose own moments the theory is told; noise
-is drawn anew with each seed. Every miss is listed with its reason: ``--out`` appends a JSON line per model, and a run
-with the same file goes on after the models in it.
+is drawn anew with each seed. How wide the bands are, and how far off the predictions whatever their bands, stands beside
+it. Every miss is listed with its reason: ``--out`` appends a JSON line per model, and a run with the same file goes on
+after the models in it.
 """
 
 import argparse
@@ -50,8 +51,13 @@ class Result:
     forward: tuple[int, int] = (0, 0)
     backward: tuple[int, int] = (0, 0)
     misses: list[dict[str, object]] = field(default_factory=list)
+    widths: dict[str, float] = field(default_factory=dict)
+    close: dict[str, list[int]] = field(default_factory=dict)
     failed: str = ""
 
+
+# However wide the bands are: the share of operations whose prediction is off by no more than these factors.
+FACTORS = (1.2, 1.5, 2.0, 4.0)
 
 # Words for "small" in timm's names, the smallest first; a family is represented by the first of its models with one.
 SMALL = (
@@ -165,7 +171,7 @@ def compare(
     a gradient that reaches an output only through others (an auxiliary head inside the network) shares it."""
     unit = _unit(said, graph, backward)
     for side, seen_by_name, scale in (("forward", forward, 1.0), ("backward", backward, unit)):
-        hits = []
+        hits, bands, off = [], [], []
         for node in said.nodes:
             value = getattr(node, f"{side}_second_moment")
             if node.name not in seen_by_name or value is None:
@@ -173,9 +179,14 @@ def compare(
             seen, band = seen_by_name[node.name] / scale, node.band if side == "forward" else node.backward_band
             inside = (seen < 1e-20 and value < 1e-12) or value / (1 + band) <= seen <= value * (1 + band)
             hits.append(inside)
+            if value > 0 and seen > 0:
+                bands.append(1 + band)
+                off.append(max(seen / value, value / seen))
             if not inside:
                 result.misses.append(_miss(node, side, seen, value, band))
         setattr(result, side, (sum(hits), len(hits)))
+        result.widths[side] = round(statistics.median(bands), 4) if bands else 1.0
+        result.close[side] = [sum(factor <= most for factor in off) for most in FACTORS] + [len(off)]
 
 
 def _unit(said: Prediction, graph: Graph, backward: dict[str, float]) -> float:
@@ -277,6 +288,16 @@ def summary(results: list[Result]) -> None:
         f"\n{len(done)} of {len(results)} models; {opaque:.2%} of {operations} operations opaque; inside the band: "
         f"forward {forward}, backward {backward}; prediction median {median:.2f} s, {torch.get_num_threads()} threads"
     )
+    for side in ("forward", "backward"):
+        known = [r for r in done if r.close.get(side, [0])[-1]]
+        total = sum(r.close[side][-1] for r in known)
+        within = ", ".join(
+            f"{most:g}: {sum(r.close[side][k] for r in known) / total:.1%}" for k, most in enumerate(FACTORS)
+        )
+        width = statistics.median(r.widths[side] for r in known)
+        print(
+            f"  {side}: the median model's median band is a factor of {width:.2f}; off by at most a factor of {within}"
+        )
     for what, n in sum((kinds(r) for r in done), Counter()).most_common(25):
         print(f"  {n:5d}  {what}")
 
