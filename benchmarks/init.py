@@ -79,7 +79,7 @@ def orthogonal(rounds: int) -> None:
 
 
 def whole(name: str, rounds: int) -> None:
-    """From the meta device, or from nothing, to initialized against the library's constructor, with and without a plan."""
+    """From meta, or from nothing, to initialized, against the library's constructor, with and without a plan."""
     image = torch.zeros(2, 3, 224, 224, device="meta")
 
     def empty() -> nn.Module:

@@ -6,7 +6,7 @@
 For each model: can it be traced, how many operations have no rule, how long the prediction takes, and the share of
 operations whose measured second moment, the mean over seeds of weights, lies inside the predicted band; forward, and
 backward from a white gradient at the outputs. Photographs are one batch, whose own moments the theory is told; noise
-is drawn anew with each seed. How wide the bands are, and how far off the predictions whatever their bands, stands beside
+is drawn anew with each seed. How wide the bands are, and how far off predictions whatever their bands, stands beside
 it. Every miss is listed with its reason: ``--out`` appends a JSON line per model, and a run with the same file goes on
 after the models in it.
 """

@@ -32,7 +32,7 @@ from firstlight.theory.mixture import about_mean
 from firstlight.theory.signal import Coefficient, Gradient, Near, Signal, like_most
 
 # Factors for data that are finite, alike and uneven are expectations over Gaussians of a kernel that is itself an
-# estimate: as measured on half of the networks of `benchmarks/theory_zoo.py`, their logarithms are off by a quarter.
+# estimate: their logarithms are off by about a quarter (docs/theory.md says on which networks that was seen).
 _KNOWN_TO = 0.25
 _LEAST = 0.1
 
