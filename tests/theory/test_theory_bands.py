@@ -1,5 +1,6 @@
 """The band: what few weights make of a gradient, what paths have in common, and what corrections leave in doubt."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import nn
 from wide_networks import normal, predicted
 
 from firstlight.graph import trace
-from firstlight.theory import InputMoments, as_they_are, propagate
+from firstlight.theory import InputMoments, as_they_are, propagate, walk
 from firstlight.theory.signal import Gradient, scalar
 
 
@@ -57,9 +58,12 @@ def test_corrections_for_real_data_leave_more_doubt_the_deeper_a_gradient_goes()
     torch.manual_seed(0)
     model = deep()
     graph = trace(model, images)
-    bands = {
-        what: [n.backward_band for n in propagate(graph, as_they_are(model), inputs=told).nodes if n.op == "batch_norm"]
-        for what, told in (("photographs", InputMoments.of(images)), ("noise", InputMoments()))
-    }
-    assert all(a > b for a, b in pairwise(bands["photographs"]))
-    assert bands["photographs"][0] > 1.5 * bands["noise"][0]
+    doubts = {}
+    for what, told in (("photographs", InputMoments.of(images)), ("noise", InputMoments())):
+        said, (_, _, found) = (f(graph, as_they_are(model), inputs=told) for f in (propagate, walk))
+        norms = [node for node in said.nodes if node.op == "batch_norm"]
+        doubts[what] = [found[node.name].doubt for node in norms]
+        for node, doubt in zip(norms, doubts[what], strict=True):
+            assert math.log1p(node.backward_band) > 1.96 * doubt
+    assert all(a > b + 0.01 for a, b in pairwise(doubts["photographs"]))
+    assert doubts["photographs"][0] > 3 * doubts["noise"][0]
