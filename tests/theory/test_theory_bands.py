@@ -11,6 +11,7 @@ from wide_networks import normal, predicted
 
 from firstlight.graph import trace
 from firstlight.theory import InputMoments, as_they_are, propagate, walk
+from firstlight.theory.maps.weights import _shared_back
 from firstlight.theory.signal import Gradient, scalar
 
 
@@ -67,3 +68,10 @@ def test_corrections_for_real_data_leave_more_doubt_the_deeper_a_gradient_goes()
             assert math.log1p(node.backward_band) > 1.96 * doubt
     assert all(a > b + 0.01 for a, b in pairwise(doubts["photographs"]))
     assert doubts["photographs"][0] > 3 * doubts["noise"][0]
+
+
+def test_samples_that_have_more_in_common_than_there_is_left_overflow_nothing():
+    torch.manual_seed(0)
+    signal = walk(trace(narrow(1, 8), torch.zeros(2, 64)), {"0.weight": (0.0, 1 / 64)})[0].signals["0:linear"]
+    left = Gradient(scalar(1e-300, 2), scalar(0.0, 2), other=-1.0)
+    assert 0 <= _shared_back(left, signal, 2) <= 1

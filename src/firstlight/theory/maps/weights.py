@@ -78,7 +78,8 @@ def _shared_back(g: Gradient, y: Signal, batch: int) -> float:
     sites = max(1, y.sites())
     alike = min(abs(float(g.far.mean())) / whole, 1.0)
     within = 1 / sites + (1 - 1 / sites) * alike**2
-    return min(uneven * within / batch + (1 - 1 / batch) * (g.other / whole) ** 2, 1.0)
+    apart = min(abs(g.other) / whole, 1.0)
+    return min(uneven * within / batch + (1 - 1 / batch) * apart**2, 1.0)
 
 
 def _alike(x: Signal) -> float:
