@@ -136,8 +136,8 @@ def _few(second: Tensor, overlaps: Tensor, alike: Tensor, v: Signal) -> float:
     sizes = by_sample(second)
     one = overlaps * (alike**2 + (1 - alike**2) / queries)
     samples = v.shape[0] if sizes.shape[0] == 1 else 1
-    whole = float(sizes.sum()) ** 2
-    return 2 * float((sizes**2 * one).sum()) / max(whole, 1e-300) / heads / samples
+    shares = sizes / sizes.sum().clamp_min(1e-300)
+    return 2 * float((shares**2 * one).sum()) / heads / samples
 
 
 def _same_window(q: Signal, seen: _Seen) -> float:

@@ -74,7 +74,7 @@ def _shared_back(g: Gradient, y: Signal, batch: int) -> float:
     whole = float(second.mean())
     if whole <= 0:
         return 0.0
-    uneven = float(second.square().mean()) / whole**2
+    uneven = float((second / whole).square().mean())
     sites = max(1, y.sites())
     alike = min(abs(float(g.far.mean())) / whole, 1.0)
     within = 1 / sites + (1 - 1 / sites) * alike**2
