@@ -290,6 +290,8 @@ def summary(results: list[Result]) -> None:
     )
     for side in ("forward", "backward"):
         known = [r for r in done if r.close.get(side, [0])[-1]]
+        if not known:
+            continue
         total = sum(r.close[side][-1] for r in known)
         within = ", ".join(
             f"{most:g}: {sum(r.close[side][k] for r in known) / total:.1%}" for k, most in enumerate(FACTORS)

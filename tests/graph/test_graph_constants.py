@@ -66,3 +66,23 @@ def test_theory_takes_a_constant_for_what_it_is():
     model, x = Waves(), torch.randn(64, 50, 64)
     said = propagate(trace(model, x), as_they_are(model)).nodes[-1].forward_second_moment
     assert said == pytest.approx(model(x).square().mean().item(), rel=0.1)
+
+
+class Written(nn.Module):
+    """Tensors that the input is written into, zeros in the shape of the input, and a constant that changes."""
+
+    def forward(self, x):
+        filled = torch.zeros(4, 3, device=x.device)
+        filled[:, 0] = x[:, 0]
+        steps = torch.ones(3, device=x.device)
+        first = x + steps
+        steps += 1
+        return filled.sum() + torch.zeros_like(x).sum(), first, x + steps
+
+
+def test_what_is_written_later_is_no_value_of_a_constant():
+    for x in (torch.rand(4, 3) + 5, torch.zeros(4, 3, device="meta")):
+        graph = trace(Written(), x)
+        values = [n.value for n in graph.nodes if n.kind == "constant" and n.value is not None]
+        assert all(float(v.float().abs().max()) in (0.0, 2.0) for v in values), values
+        assert any(float(v.float().abs().max()) == 2.0 for v in values)

@@ -197,3 +197,24 @@ def test_gradients_through_a_deviation(operation):
 def test_pixels_put_into_channels_are_channels():
     signal = maps(nn.PixelUnshuffle(2), torch.zeros(2, 3, 8, 8))["pixel_unshuffle"]
     assert [axis[0] for axis in signal.axes] == [("b", 2), ("c", 12), ("s", 4), ("s", 4)]
+
+
+def zero_queries():
+    class Still(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.rest = nn.Linear(16, 16, bias=False), nn.Linear(16, 32, bias=False)
+            nn.init.zeros_(self.query.weight)
+
+        def forward(self, x):
+            return nn.functional.scaled_dot_product_attention(self.query(x), *self.rest(x).chunk(2, dim=-1))
+
+    return Still()
+
+
+def test_queries_that_are_zero_average_all_values_and_hand_gradients_back():
+    torch.manual_seed(0)
+    model, x = zero_queries(), torch.randn(8, 10, 16)
+    said = predicted(model, x)
+    assert said.nodes[-1].forward_second_moment == pytest.approx(model(x).square().mean().item(), rel=0.4)
+    assert all(node.backward_second_moment is not None for node in said.nodes if node.op == "linear")

@@ -233,7 +233,7 @@ def _folded(nodes: Iterable[Node], varying: set[str], constants: Constants) -> l
         if node.kind == "constant" or (computed and fixed.issuperset(node.inputs)):
             fixed.add(node.name)
             if node.shape is not None:
-                value = constants.value(node.name)
+                value = constants.final(node)
                 node = Node(node.name, "constant", "constant", shape=node.shape, dtype=node.dtype, value=value)
         folded.append(node)
     return folded

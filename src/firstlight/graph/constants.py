@@ -23,20 +23,29 @@ class Constants:
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
+        self._versions: dict[str, int] = {}
 
     def cover(self, names: Iterable[str]) -> bool:
         """Whether all of these are known."""
         return all(name in self._values for name in names)
 
     def value(self, name: str) -> Tensor | None:
-        """Of one node, ``None`` where it is not known."""
+        """What the memory of one node holds now, ``None`` where that is not known."""
         found = self._values.get(name)
         return found if isinstance(found, Tensor) else None
 
-    def keep(self, name: str, tensor: Any) -> None:
-        """Note what a node is, unless that has no values itself."""
-        if isinstance(tensor, Tensor) and not (tensor.is_meta or isinstance(tensor, FakeTensor)):
-            self._values[name] = tensor.detach()
+    def final(self, node: Node) -> Tensor | None:
+        """The value of a node, ``None`` where its memory was written to since, or never."""
+        found = self.value(node.name)
+        empty = node.function.startswith(("empty", "new_empty"))
+        return None if found is None or empty or found._version != self._versions[node.name] else found
+
+    def keep(self, name: str, value: object) -> None:
+        """Note what a node is, unless that has no values itself, or too many."""
+        if not isinstance(value, Tensor) or value.is_meta or isinstance(value, FakeTensor) or value.is_inference():
+            return
+        if value.numel() <= _LARGEST:
+            self._values[name], self._versions[name] = value.detach(), value._version
 
     def part(self, name: str, whole: str, index: int) -> None:
         """Note one of several results."""
@@ -62,10 +71,12 @@ class Constants:
             return
         cpu = torch.device("cpu")
         settings = {key: cpu if key == "device" else value for key, value in kwargs.items()}
+        if any(isinstance(arg, Tensor) and arg.is_meta for arg in args):  # zeros like a signal
+            settings["device"] = cpu
         try:
             with torch.no_grad():
                 found = op(*(cpu if isinstance(arg, torch.device) else arg for arg in args), **settings)
-        except (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError):
+        except (RuntimeError, TypeError, ValueError, IndexError):
             return  # a constant whose value stays unknown
         if isinstance(found, list | tuple):
             self._values[node.name] = found

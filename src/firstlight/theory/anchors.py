@@ -47,7 +47,8 @@ class Anchors:
             less that of blocks.
         lone: the kernel of the field that each channel is a function of, the field's mean, and the function, as long as
             channels are not mixed.
-        fine: what single sites have that blocks average away; ``None`` when it is not known.
+        fine: what single sites have that blocks average away, as long as no later window has mixed sites; ``None`` when
+            it is not known.
     """
 
     values: Tensor

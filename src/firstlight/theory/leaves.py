@@ -15,7 +15,7 @@ from firstlight.theory.signal import Signal, fresh
 
 Drawn: TypeAlias = Mapping[str, tuple[float | Tensor, ...]]
 """Mean and second moment of the elements of each parameter; then, where known, their kurtosis (3 when not). Of a buffer
-with a channel for each angle, as the sines and cosines of rotary positions are, both along the last dimension [C]."""
+whose columns differ, as the sines and cosines of rotary positions do, both along the last dimension [C]."""
 
 _OFF = -50.0
 
@@ -55,18 +55,18 @@ def _fixed(values: Tensor) -> tuple[float | Tensor, ...]:
         return _moments(_on(values))
     rows = values.flatten(0, -2)
     mean, second = rows.mean(0), rows.square().mean(0)
-    return (mean, second) if bool((second != second[0]).any()) else _moments(values)
+    return (mean.cpu(), second.cpu()) if bool((second != second[0]).any()) else _moments(values)
 
 
 def _moments(values: Tensor) -> tuple[float, float, float]:
     mean, second = float(values.mean()), float(values.square().mean())
-    deviation = math.sqrt(max(second - mean**2, 0.0))
+    deviation = math.sqrt(max(second - mean * mean, 0.0))
     drawn = values.numel() > 1 and deviation > 1e-6 * abs(mean)
     both = float(values.min()) < 0 < float(values.max())
     if drawn and both and abs(mean) < 4 * deviation / math.sqrt(values.numel()):
         mean = 0.0
     if not drawn:
-        return mean, mean**2, 3.0
+        return mean, mean * mean, 3.0
     return mean, second, float(((values - mean) / deviation).pow(4).mean())
 
 
@@ -91,7 +91,8 @@ def leaf(node: Node, drawn: Drawn, batch: int, inputs: InputMoments) -> Signal:
         torch.as_tensor(m, dtype=torch.float64).reshape((1,) * (rank - 1) + (-1,) * min(rank, 1))
         for m in (first, square)
     )
-    # A table that a network keeps, of positions or distances, has a row for each place.
+    # A table that a network keeps, of positions or distances, has a row for each place; of a constant that it makes on
+    # the way nobody has said what its dimensions are.
     axes = label(shape, "s" * (rank - 1) + "c" if node.kind == "buffer" and rank > 1 else "c" * rank)
     signal = fresh(node.name, shape, axes, mean=mean, second=second, far=mean**2, other=second)
     return replace(signal, kurtosis=float(kurtosis[0])) if kurtosis else signal

@@ -143,10 +143,10 @@ def mixed(base: Signal, f: Elementwise, weight: Tensor | None = None) -> Mixed:
         for d in range(rank):
             rows[d] = rows[d] or find(list(maps.values()), d)
             maps = {name: _taken(m, d, rows[d]) for name, m in maps.items()}
-    if all(found is None for found in rows):
-        return _mixed(base, f, weight)
-    counts = [None if found is None else torch.bincount(found[1]).double() for found in rows]
     few: dict[str, Any] = {name: full(m) for name, m in maps.items()}
+    if all(found is None for found in rows):
+        return _mixed(replace(base, **few), f, weight)
+    counts = [None if found is None else torch.bincount(found[1]).double() for found in rows]
     found = _mixed(replace(base, **few), f, weight, counts)
     return replace(found, kinds=tuple(None if row is None else row[1] for row in rows))
 

@@ -226,8 +226,7 @@ def _describe(node: Node, step: Step, gradient: Gradient | None, context: Contex
 
 def _band(spread: float, floor: float = _FLOOR) -> float:
     """Relative half-width that holds 95 % of a log-normal with this variance of its logarithm."""
-    known = min(max(spread, 0.0), _NOTHING_IS_KNOWN)
-    return math.expm1(1.96 * math.sqrt(known + floor**2))
+    return math.expm1(1.96 * math.sqrt(min(max(spread, 0.0) + floor**2, _NOTHING_IS_KNOWN)))
 
 
 def _notes(graph: Graph, nodes: tuple[NodePrediction, ...]) -> Iterable[str]:

@@ -135,7 +135,8 @@ def _convolution(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     taps = [_reach(*setting) for setting in zip(kernel, dilation, stride, strict=True)]
     noise = x.anchors.noise * square + drawn * _varied(x, x.anchors) ** 2
     lone = x.anchors.lone if weight.shape[1] == 1 else None
-    found = replace(shifted(x.anchors, taps, x.shape[2:], any(before)), noise=noise, lone=lone)
+    fine = x.anchors.fine if math.prod(kernel) == 1 else None  # sites that several taps read are others
+    found = replace(shifted(x.anchors, taps, x.shape[2:], any(before)), noise=noise, lone=lone, fine=fine)
     found = coarser(found, out.shape[2:])
     if weight.balanced and int(node.arguments["groups"]) == 1:
         found = _unshared(x, found, float(out.second.mean() / weight.second.mean().clamp_min(1e-300)), weight.shape[1:])
@@ -365,12 +366,12 @@ def _averages(v: Signal, seen: Anchors, out: Signal) -> Anchors:
     differ = (seen.own.view(n, p).mean(1) - agreed).clamp_min(0)
     differ = differ / differ.mean().clamp_min(1e-300)
     _, second, far, _ = out.scalars()
-    own = agreed + (second - float(agreed.mean())) * differ
+    own = (agreed + (second - float(agreed.mean())) * differ).clamp_min(0)
     if out.sites() == 1:
         return Anchors(means, own, n, ())
     within = means + torch.diag((far - float(v.far.mean())) * differ)
     values = within.repeat_interleave(p, 0).repeat_interleave(p, 1)
-    return seen.becoming(values, own.clamp_min(0).repeat_interleave(p))
+    return seen.becoming(values, own.repeat_interleave(p))
 
 
 @_carries("dropout", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout", "feature_alpha_dropout",

@@ -121,18 +121,28 @@ def _partial(
 
 
 def quotient(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
-    """``a / b`` for a size that varies little: ``a · 1/b``, and ``(1/b)' = -1/b²``."""
+    """``a / b`` for a size that varies little: ``a · 1/b``, and ``(1/b)' = -1/b²``.
+
+    One that varies is not known this well: were its logarithm normal with variance ``σ²``, ``E 1/b²`` would be
+    ``e^{4σ²}/E b²``. That much is in doubt, once for each power of ``1/b²``.
+    """
     inverse = _reciprocal(b)
     step = product(node, ctx, a, inverse)
+    first = float((b.mean**2).mean())
+    varies = math.log(max(float(b.second.mean()) / first, 1.0)) if first > 0 else 1.0
 
     def pull(g: Gradient) -> list[Flow]:
-        return [
-            (name, back.scaled(inverse.second**2) if name == b.name else back, carries)
-            for name, back, carries in step.pull(g)
-        ]
+        flows = []
+        for name, back, carries in step.pull(g):
+            powers = 2 if name == b.name else 1
+            found = back.scaled(inverse.second**2) if name == b.name else back
+            flows.append((name, replace(found, doubt=found.doubt + 4 * powers * varies), carries))
+        return flows
 
     divisor = ctx.graph[b.name]
-    by_own_sum = _is_sum_of(ctx.graph[divisor.inputs[0]] if divisor.function == "unsqueeze" else divisor, a)
+    by_own_sum = b.shape == (*a.shape[:-1], 1) and _is_sum_of(
+        ctx.graph[divisor.inputs[0]] if divisor.function == "unsqueeze" else divisor, a
+    )
     signal = replace(step.signal, simplex=-1) if by_own_sum else step.signal
     return replace(step, signal=signal, pull=pull)
 
@@ -258,8 +268,8 @@ def total(node: Node, ctx: Context, a: Signal, b: Signal, alpha: float) -> Step:
 def _skewed(x: Signal, y: Signal, alpha: float) -> float:
     """`Signal.skew` of ``x + alpha · y``: third cumulants of independent parts add."""
     one, two = (max(float(z.variance.mean()), 0.0) for z in (x, y))
-    cumulant = x.skew * one**1.5 + alpha**3 * y.skew * two**1.5
-    return cumulant / max(one + alpha**2 * two, 1e-200) ** 1.5
+    whole = max(one + alpha**2 * two, 1e-200)
+    return x.skew * (one / whole) ** 1.5 + alpha**3 * y.skew * (two / whole) ** 1.5
 
 
 def _part(x: Signal, scale: float, other: float, shared: float) -> float:

@@ -61,6 +61,8 @@ class _Seen:
         if node.arguments.get("is_causal", False):
             return cls._causal(queries, tokens)
         keys, there = (x.second.mean(-1, keepdim=True) > 0 for x in (k, q))
+        # A projection that is zero everywhere is no padding.
+        keys, there = (m if bool(m.any()) else torch.ones_like(m) for m in (keys, there))
         if bool(keys.all()) and bool(there.all()):
             return cls((tokens,), (0,), (1.0,), (1.0,))
         each = keys.expand(*keys.shape[:-2], tokens, 1).sum(-2, keepdim=True)
@@ -216,8 +218,9 @@ def fused(node: Node, ctx: Context) -> Step | None:
         # Keys and values are two projections of the same tokens, whose overlaps 1/√C add up over T of them.
         overlap = (tokens - 1) * of_samples(overlaps(k), out)
         to_q = slope * soft * apart * keys_differ * (1 + overlap) * gq
-        alike_q = (alike / p + overlap) / (1 + overlap)  # two queries' weights differ, their keys and values do not
-        to_k = slope * ratio * soft * (mean * qq + (queries - 1) * between * far_q * agree * alike / p)
+        agreed = alike / p if p > 0 else 0.0
+        alike_q = (agreed + overlap) / (1 + overlap)  # two queries' weights differ, their keys and values do not
+        to_k = slope * ratio * soft * (mean * qq + (queries - 1) * between * far_q * agree * agreed)
         pair = ratio * (mean / tokens + (queries - 1) / tokens * between)
         far_to_q = to_q * (gf / gq.clamp_min(1e-300)).clamp(-1, 1) * alike_q
         spread = g.spread + v.spread
