@@ -195,8 +195,16 @@ def _deliver(flows: Iterable[Flow], live: dict[str, Gradient], shown: dict[str, 
     for name, gradient, carries in flows:
         if context.is_signal(name):
             target = live if carries else shown
-            gradient = replace(gradient, profile=fitting(gradient.profile, context.signals[name].shape))
+            gradient = _spreading(gradient, context.signals[name].shape)
             target[name] = target[name] + gradient if name in target else gradient
+
+
+def _spreading(g: Gradient, shape: tuple[int, ...]) -> Gradient:
+    """With maps that spread over a tensor of this shape; of one that does not, as over windows of samples, its mean."""
+    second, far = (
+        m if fitting(m, shape) is not None else m.mean().reshape((1,) * len(shape)) for m in (g.second, g.far)
+    )
+    return replace(g, second=second, far=far, profile=fitting(g.profile, shape))
 
 
 def _describe(node: Node, step: Step, gradient: Gradient | None, context: Context) -> NodePrediction:
