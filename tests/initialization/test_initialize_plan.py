@@ -187,6 +187,25 @@ def test_positions_queries_and_gates_are_known_by_what_the_graph_does_with_them(
     assert "learned tokens that a linear reads" in by_name["query"].reason
 
 
+def test_a_temperature_starts_where_cosines_can_choose() -> None:
+    class Cosines(nn.Module):
+        def __init__(self, end: str) -> None:
+            super().__init__()
+            self.qkv, self.logit_scale, self.end = nn.Linear(8, 24), nn.Parameter(torch.ones(1)), end
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.qkv(x).chunk(3, -1)
+            logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT
+            logits = logits * self.logit_scale.clamp(max=4.6).exp()
+            return (logits.softmax(-1) if self.end == "softmax" else logits.tanh()) @ v
+
+    plan = kaiming(trace(Cosines("softmax"), torch.randn(2, 5, 8)))
+    (decision,) = (d for d in plan.decisions if d.name == "logit_scale")
+    assert decision.rule == "temperature"
+    assert decision.mean == pytest.approx(math.log(10))
+    assert kaiming(trace(Cosines("tanh"), torch.randn(2, 5, 8))).uncovered == ("logit_scale",)
+
+
 def test_a_scale_on_the_way_past_a_branch_is_no_layer_scale() -> None:
     class Both(nn.Module):
         def __init__(self) -> None:

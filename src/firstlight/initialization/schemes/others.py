@@ -6,12 +6,13 @@ They are the same in every scheme that keeps the size of the signal, and follow 
 import math
 
 from firstlight.graph import Graph, Node
-from firstlight.graph.vocabulary import CONVOLUTION, JOIN, NORMALIZATION, RECURRENT, TRANSPOSED
+from firstlight.graph.vocabulary import CONVOLUTION, JOIN, NORMALIZATION, REARRANGEMENT, RECURRENT, TRANSPOSED
 from firstlight.graph.walk import uses
 from firstlight.initialization.plan import Decision
 
 EMBEDDING_STD = 0.02
 LAYER_SCALE = 1e-5
+TEMPERATURE = 10.0
 
 _WITH_BIAS = CONVOLUTION | TRANSPOSED | {"linear", "addmm", "baddbmm", "bilinear"}
 
@@ -34,6 +35,7 @@ def decide(graph: Graph, parameter: Node, weight_std: dict[str, float]) -> Decis
             or _read(parameter, node, role)
             or _joined(graph, parameter, node, path)
             or _scale(graph, parameter, node)
+            or _temperature(graph, parameter, node)
         )
         if found is not None:
             return found
@@ -141,6 +143,32 @@ def _scale(graph: Graph, parameter: Node, node: Node) -> Decision | None:
             f"scales a residual branch: {LAYER_SCALE:g}, as LayerScale starts",
         )
     return constant(parameter.name, "scale", 1.0, "scales the signal: one, it starts as the identity")
+
+
+def _temperature(graph: Graph, parameter: Node, node: Node) -> Decision | None:
+    """The logarithm of what multiplies logits: cosines between -1 and 1 make a softmax choose only when they grow."""
+    steps, value = [], node
+    while value.function in ("clamp", "clamp_min", "clamp_max", "exp") and len(graph.users(value.name)) == 1:
+        steps.append(value.function)
+        value = graph.users(value.name)[0]
+    if "exp" not in steps or value.function != "mul" or not _meets_softmax(graph, value):
+        return None
+    return constant(
+        parameter.name, "temperature", math.log(TEMPERATURE),
+        f"its exponential multiplies the logits of a softmax: {TEMPERATURE:g}, as in Swin V2 (Liu et al. 2022)",
+    )  # fmt: skip
+
+
+def _meets_softmax(graph: Graph, logits: Node) -> bool:
+    """Whether only sums and rearrangements lie between these and a softmax."""
+    value = logits
+    while len(users := graph.users(value.name)) == 1:
+        value = users[0]
+        if value.function == "softmax":
+            return True
+        if value.function not in REARRANGEMENT | {"add", "masked_fill"}:
+            return False
+    return False
 
 
 def _ends_branch(graph: Graph, product: Node) -> bool:
