@@ -69,6 +69,9 @@ def _axes(node: Node, x: Signal, batch: int) -> Axes:
         return permute(x.axes, _order(node, len(x.shape)))
     if node.function in _RESHAPING:
         return reshape(x.axes, shape)
+    if node.function == "im2col" and len(x.axes) == 4:  # windows side by side, their channels and taps along one axis
+        taps = shape[1] // x.shape[1]
+        return (x.axes[0], (*x.axes[1], ("s", taps)), (("s", shape[2]),))
     if node.function in ("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "unfold", "im2col") or len(
         shape
     ) != len(x.shape):
