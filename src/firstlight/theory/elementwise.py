@@ -129,14 +129,13 @@ def moments(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0) -
     for digits in (3, 2):
         if len(unique) > _DISTINCT:
             unique, back = _distinct(_rounded(pairs, digits))
-    integrate = _integrated if len(unique) <= _DISTINCT else _integrated.__wrapped__
-    found = integrate(f, unique.tobytes(), min(max(round(skew, 3), -3.0), 3.0))
+    found = _integrated(f, unique.tobytes(), min(max(round(skew, 3), -3.0), 3.0))
     return found if len(unique) == 1 == len(mean) else found.at(back.reshape(-1))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _integrated(f: Elementwise, pairs: bytes, skew: float) -> Moments:
-    """For different pairs, as complex numbers; what is kept of them is at most 50 kB each, 50 MB in all."""
+    """For different pairs, as complex numbers: the way back asks for those of the way there; a hundred take 50 kB."""
     unique = np.frombuffer(pairs, dtype=complex)
     return Moments(*_integrate(f, unique.real, unique.imag, skew))
 
