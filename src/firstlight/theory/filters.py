@@ -100,7 +100,7 @@ def _within(taps: Floats, shape: Sequence[int]) -> Floats:
 
 
 def drawn(name: str, kernel: Sequence[int], dilation: Sequence[int], mean: float, second: float) -> Floats:
-    """Weights of a depthwise convolution for each filter, [COUNT, height, width]; the same for the same node's name."""
+    """Weights of a depthwise convolution for each filter, [COUNT, height, width]; the same for the same name."""
     rows = np.random.default_rng(zlib.crc32(name.encode())).standard_normal((COUNT, int(np.prod(kernel))))
     # Taps that are uncorrelated exactly: means of quadratic forms are then those of infinitely many draws.
     normal = (np.linalg.qr(rows)[0] * np.sqrt(COUNT)) if rows.shape[1] < COUNT else rows
@@ -133,9 +133,7 @@ class Covariance:
     def of(cls, x: Signal, sites: Sequence[int], samples: int) -> "Covariance":
         """Of all samples and sites of a channel together."""
         _, second, far, other = x.scalars()
-        n = max(x.sites(), 1)
-        within = second / n + (1 - 1 / n) * float(x.apart.mean())
-        level = within / samples + (1 - 1 / samples) * other
+        level = x.level(samples)
         close = x.near if x.near is not None and x.near.ndim == 2 else np.ones((1, 1))
         return cls(max(second - level, 0.0), far - level, other - level, close, tuple(sites) or (1, 1))
 

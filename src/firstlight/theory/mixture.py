@@ -337,6 +337,12 @@ def fitting(profile: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
     return profile if all(p in (1, n) for p, n in zip(profile.shape, shape, strict=True)) else None
 
 
+def fitted(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A map, if it spreads over a tensor of this shape; its mean where it does not, as one over windows of samples."""
+    found = fitting(values, shape)
+    return values.mean().reshape((1,) * len(shape)) if found is None else found
+
+
 def even(profile: Tensor) -> Tensor:
     """Scaled to mean one."""
     return profile / profile.mean().clamp_min(1e-300)

@@ -57,9 +57,7 @@ class Pixels:
         several = all(m >= POINTS * a for m, a in zip(sites, grid, strict=True))
         rows, columns = (_points(m, a) for m, a in zip(sites, grid, strict=True))
         means, own, points, square = [], [], [], torch.zeros(())
-        for seen in self._windows(sites, channels):
-            size = seen.square().sum(1, keepdim=True)
-            scaled = seen * size.clamp_min(1e-12).rsqrt() if normalized else seen
+        for scaled in self._windows(sites, channels, normalized):
             means.append(_by_block(scaled, grid))
             own.append(_by_block(scaled.square().sum(1, keepdim=True), grid))
             points.append(scaled[:, :, rows][..., columns].double())
@@ -85,9 +83,8 @@ class Pixels:
         """
         sites, found = self.sites or tuple(self.images.shape[2:]), []
         thin = max(math.prod(sites) // _PAIRED, 1)
-        for seen in self._windows(sites, channels):
-            scaled = seen * seen.square().sum(1, keepdim=True).clamp_min(1e-12).rsqrt() if normalized else seen
-            rows = scaled.flatten(2)[0].T.double()
+        for seen in self._windows(sites, channels, normalized):
+            rows = seen.flatten(2)[0].T.double()
             rows = (rows - rows.mean(0))[::thin]
             squares = (rows @ rows.T).square()
             own = squares.diagonal()
@@ -100,14 +97,16 @@ class Pixels:
         """Eigenvalues, of mean one, and eigenvectors of the covariance of the pixels of a window."""
         sites = self.sites or tuple(self.images.shape[2:])
         thin = max(math.prod(sites) * len(self.images) // _ENOUGH, 1)
-        rows = torch.cat([w.flatten(2)[0].T[::thin] for w in self._windows(sites, None)])
+        rows = torch.cat([w.flatten(2)[0].T[::thin] for w in self._windows(sites)])
         rows = rows - rows.mean(0)
         values, vectors = np.linalg.eigh((rows.T @ rows / len(rows)).double().numpy())
         values = np.maximum(values, 1e-6 * values.max())
         return values / values.mean(), vectors
 
-    def _windows(self, sites: Sequence[int], channels: Floats | None) -> Iterator[Tensor]:
-        """Of one sample after the other: what each site sees, [1, channels · taps, *sites]."""
+    def _windows(
+        self, sites: Sequence[int], channels: Floats | None = None, normalized: bool = False
+    ) -> Iterator[Tensor]:
+        """Of one sample after the other: what each site sees, [1, channels · taps, *sites]; see `moments`."""
         terms = self.images.shape[1] * math.prod(self.kernel)
         filters = torch.eye(terms)
         if channels is not None:
@@ -123,7 +122,8 @@ class Pixels:
         for image in self.images:
             padded = torch.nn.functional.pad(image[None], spare)
             found = torch.nn.functional.conv2d(padded, weight, stride=self.stride, dilation=self.dilation)
-            yield found[:, :, : sites[0], : sites[1]]
+            seen = found[:, :, : sites[0], : sites[1]]
+            yield seen * seen.square().sum(1, keepdim=True).clamp_min(1e-12).rsqrt() if normalized else seen
 
 
 def _places(features: Sequence[Tensor]) -> Tensor:

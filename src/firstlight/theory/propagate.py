@@ -15,7 +15,7 @@ from firstlight.theory.maps import RULES, Context, Step
 from firstlight.theory.maps.anchored import follow
 from firstlight.theory.maps.filtered import filtered
 from firstlight.theory.maps.registry import Flow, shape_of, with_maps
-from firstlight.theory.mixture import fitting
+from firstlight.theory.mixture import fitted, fitting
 from firstlight.theory.prediction import NodePrediction, Prediction
 from firstlight.theory.signal import Gradient, Signal, scalar
 
@@ -195,16 +195,10 @@ def _deliver(flows: Iterable[Flow], live: dict[str, Gradient], shown: dict[str, 
     for name, gradient, carries in flows:
         if context.is_signal(name):
             target = live if carries else shown
-            gradient = _spreading(gradient, context.signals[name].shape)
+            shape = context.signals[name].shape
+            second, far = (fitted(m, shape) for m in (gradient.second, gradient.far))
+            gradient = replace(gradient, second=second, far=far, profile=fitting(gradient.profile, shape))
             target[name] = target[name] + gradient if name in target else gradient
-
-
-def _spreading(g: Gradient, shape: tuple[int, ...]) -> Gradient:
-    """With maps that spread over a tensor of this shape; of one that does not, as over windows of samples, its mean."""
-    second, far = (
-        m if fitting(m, shape) is not None else m.mean().reshape((1,) * len(shape)) for m in (g.second, g.far)
-    )
-    return replace(g, second=second, far=far, profile=fitting(g.profile, shape))
 
 
 def _describe(node: Node, step: Step, gradient: Gradient | None, context: Context) -> NodePrediction:
@@ -212,7 +206,10 @@ def _describe(node: Node, step: Step, gradient: Gradient | None, context: Contex
     mean, second, _, other = signal.scalars()
     first = context.signals[node.inputs[0]] if node.inputs else None
     before = float(first.second.mean()) if first is not None and context.is_signal(first.name) else 0.0
-    back = None if gradient is None else float(gradient.second.mean())
+    back, back_band = None, 0.0
+    if gradient is not None:
+        back = float(gradient.second.mean())
+        back_band = _band(gradient.spread + signal.spread, math.hypot(_BACKWARD_FLOOR, gradient.doubt))
     return NodePrediction(
         name=node.name,
         module=node.module,
@@ -222,9 +219,7 @@ def _describe(node: Node, step: Step, gradient: Gradient | None, context: Contex
         forward_second_moment=second,
         backward_second_moment=back,
         band=_band(signal.spread),
-        backward_band=0.0
-        if gradient is None
-        else _band(gradient.spread + signal.spread, math.hypot(_BACKWARD_FLOOR, gradient.doubt)),
+        backward_band=back_band,
         gain=second / before if before > 0 else None,
         correlation=other / second if second > 0 else 0.0,
         opaque=bool(step.opaque),

@@ -60,8 +60,7 @@ class Runs(Tensor):
     @property
     def places(self) -> tuple[Tensor, Tensor]:
         """The first index of each kind of slice, and the kind of each index."""
-        first = torch.full((self.slices.shape[self.along],), len(self.kind))
-        return first.scatter_reduce_(0, self.kind, torch.arange(len(self.kind)), "amin"), self.kind
+        return _first(self.kind, self.slices.shape[self.along]), self.kind
 
     def over(self, f: Callable[[Tensor], Tensor]) -> Tensor:
         """`f`, which leaves the dimension as it is and treats all its indices alike."""
@@ -116,9 +115,12 @@ def _kinds(indices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         if other is not code:
             code = code * (int(other.max()) + 1) + other
     _, kind = torch.unique(code, return_inverse=True)
-    count = int(kind.max()) + 1
-    first = torch.full((count,), len(kind)).scatter_reduce_(0, kind, torch.arange(len(kind)), "amin")
-    return first, kind
+    return _first(kind, int(kind.max()) + 1), kind
+
+
+def _first(kind: Tensor, count: int) -> Tensor:
+    """The first place of each of so many kinds."""
+    return torch.full((count,), len(kind)).scatter_reduce_(0, kind, torch.arange(len(kind)), "amin")
 
 
 def _elementwise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

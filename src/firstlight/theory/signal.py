@@ -122,6 +122,13 @@ class Signal:
         close = float((weights * self.near).sum()) - float(weights.ravel()[0])
         return self.far + max(close, 0.0) * (self.second - self.far).clamp_min(0)
 
+    def level(self, samples: int) -> float:
+        """E of the squared mean of one channel over all its sites of so many samples, as a norm subtracts it."""
+        _, second, _, other = self.scalars()
+        n = max(self.sites(), 1)
+        within = second / n + (1 - 1 / n) * float(self.apart.mean())
+        return within / samples + (1 - 1 / samples) * other
+
     def lag_weights(self) -> Floats | None:
         """The share of all pairs of sites, each with itself too, that lie at each lag of `near`; ``None`` without."""
         if self.near is None:

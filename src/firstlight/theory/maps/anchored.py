@@ -177,7 +177,9 @@ def _normalized(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     second = float(out.second.mean())
     bias = ctx.of(node, "bias")
     beta = 0.0 if bias is None else float(bias.second.mean())
+    fine = found.fine
     if node.function in ("layer_norm", "rms_norm"):
+        fine = fine and fine.even
         count = len(node.arguments["normalized_shape"])
         dims = list(range(len(x.shape) - count, len(x.shape)))
         if size(x.axes, "s", dims) > 1 or size(x.axes, "b", dims) > 1:
@@ -186,9 +188,7 @@ def _normalized(node: Node, ctx: Context, out: Signal) -> Anchors | None:
         exact = None if seen is None else seen.moments(normalized=True)
         if seen is not None and exact is not None:
             exact = coarser(exact, seen.sites or seen.images.shape[2:])
-            return replace(exact.becoming(exact.values, exact.own), fine=found.fine and found.fine.even).scaled(
-                second, beta
-            )
+            return replace(exact.becoming(exact.values, exact.own), fine=fine).scaled(second, beta)
         values, own = values - mean, own - mean
         variance = own.clamp_min(0)
     elif node.function == "batch_norm":
@@ -203,7 +203,6 @@ def _normalized(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     eps = node.arguments.get("eps")
     root = (variance + (1.2e-7 if eps is None else float(eps))).sqrt()
     noise = found.noise / float(variance.mean().clamp_min(1e-100)) ** 2
-    fine = found.fine and found.fine.even if node.function in ("layer_norm", "rms_norm") else found.fine
     made = replace(found.becoming(values / (root[:, None] * root), own / root**2), noise=noise, fine=fine)
     return made.scaled(second, beta)
 

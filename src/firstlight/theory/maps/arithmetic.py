@@ -20,7 +20,7 @@ from firstlight.graph import Node
 from firstlight.theory.axes import Axes, main_kind, resized
 from firstlight.theory.elementwise import IDENTITY, Elementwise, aten, derivative
 from firstlight.theory.maps.pointwise import apply, of_function, shown, through
-from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of, with_maps
+from firstlight.theory.maps.registry import Context, Flow, Step, dims_of, linear_terms, rule, shape_of, with_maps
 from firstlight.theory.mixture import even, fitting, summed, times
 from firstlight.theory.signal import Coefficient, Gradient, Near, Signal, like_most, scalar
 
@@ -149,9 +149,8 @@ def quotient(node: Node, ctx: Context, a: Signal, b: Signal) -> Step:
 
 def _is_sum_of(node: Node, x: Signal) -> bool:
     """Whether the node adds `x` up along its last dimension: divided by that, it sums to one."""
-    dims = node.arguments.get("dim")
-    last = dims is not None and [d % len(x.shape) for d in (dims if isinstance(dims, list | tuple) else [dims])]
-    return node.function == "sum" and node.inputs[:1] == (x.name,) and last == [len(x.shape) - 1]
+    rank = len(x.shape)
+    return node.function == "sum" and node.inputs[:1] == (x.name,) and dims_of(node, rank) == (rank - 1,)
 
 
 def _reciprocal(b: Signal) -> Signal:

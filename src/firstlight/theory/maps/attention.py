@@ -30,6 +30,7 @@ from firstlight.theory.axes import Axes, main_kind, resized, size
 from firstlight.theory.gaussian import grid
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.maps.weights import weighted_sum
+from firstlight.theory.mixture import fitted
 from firstlight.theory.signal import Gradient, Signal, scalar
 from firstlight.theory.spectrum import alike_within, sharing
 
@@ -229,8 +230,8 @@ def _back(g: Gradient, out: Signal, operands: tuple[Signal, Signal], pairs: tupl
         far_b = across * to_b
     whole = float(b.second.mean())
     alike = pair_b / whole if whole > 0 else None
-    to_a, far_a = (fitted(m, a) for m in (to_a, far_a))
-    to_b, far_b = (fitted(m, b) for m in (to_b, torch.minimum(far_b, to_b)))
+    to_a, far_a = (fitted(m, a.shape) for m in (to_a, far_a))
+    to_b, far_b = (fitted(m, b.shape) for m in (to_b, torch.minimum(far_b, to_b)))
     return [
         (a.name, Gradient(to_a, far_a, g.spread + a.spread, g.doubt, rows=alike), True),
         (b.name, Gradient(to_b, far_b, g.spread + b.spread, g.doubt), True),
@@ -269,10 +270,4 @@ def pair_of_rows(far: Tensor, rows: int) -> Tensor:
 
 def of_samples(values: Tensor, x: Signal) -> Tensor:
     """A map averaged over all dimensions but samples, as far as it fits a tensor of the shape of `x`."""
-    return fitted(by_sample(values), x)
-
-
-def fitted(values: Tensor, x: Signal) -> Tensor:
-    """A map over samples and rows, if it spreads over `x`; its mean where it does not."""
-    fits = values.dim() == len(x.shape) and all(m in (1, n) for m, n in zip(values.shape, x.shape, strict=True))
-    return values if fits else values.mean().reshape((1,) * len(x.shape))
+    return fitted(by_sample(values), x.shape)

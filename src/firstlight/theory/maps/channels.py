@@ -54,10 +54,8 @@ def channels(base: Signal, f: Elementwise, ctx: Context) -> Channels | None:
     """Of ``f(base)``, where weights have just made `base`; ``None`` elsewhere."""
     if base.taps is None:
         return None
-    _, second, _, other = base.scalars()
-    n = max(base.sites(), 1)
-    within = second / n + (1 - 1 / n) * float(base.apart.mean())
-    level = min(max(within / ctx.batch + (1 - 1 / ctx.batch) * other, 0.0), second)
+    second = float(base.second.mean())
+    level = min(max(base.level(ctx.batch), 0.0), second)
     if base.filters is not None and base.filters.drawn:
         squares, sums, skewed = sizes(base, ctx), base.filters.sums(base.shape[2:]), skews(base, ctx)
         before, means = squares / squares.mean(), sums / max(float(np.mean(sums**2)) ** 0.5, 1e-150)
@@ -69,6 +67,5 @@ def channels(base: Signal, f: Elementwise, ctx: Context) -> Channels | None:
     for side in (means >= 0, means < 0):  # weights that lower a channel's mean turn what they read, and its skew, over
         found = moments(f, means[side], variances[side], float(np.mean(skewed[side])) if side.any() else 0.0)
         after[side], slopes[side] = found.second - found.mean**2, found.chi
-    if not float(after.min()) > _CLOSED * float(after.mean()):
-        after = np.maximum(after, _CLOSED * float(after.mean()))
+    after = np.maximum(after, _CLOSED * float(after.mean()))
     return Channels(before, after, slopes) if float(after.mean()) > 0 else None

@@ -9,7 +9,7 @@ import torch
 from firstlight.graph import Node
 from firstlight.theory.axes import guess
 from firstlight.theory.maps.pool import largest_of
-from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
+from firstlight.theory.maps.registry import Context, Flow, Step, dims_of, rule, shape_of, with_maps
 from firstlight.theory.signal import Gradient, compress
 
 
@@ -74,10 +74,9 @@ def length(node: Node, ctx: Context) -> Step | None:
     A root halves relative deviations, so ``E ‖x‖ = √(n q) (1 - var/8)``. The gradient is ``g x/‖x‖``.
     """
     x = ctx.first(node)
-    dims = node.arguments.get("dim")
-    if float(node.arguments.get("ord", 2)) != 2 or dims is None:
+    if float(node.arguments.get("ord", 2)) != 2 or node.arguments.get("dim") is None:
         return None
-    dims = tuple(int(d) % len(x.shape) for d in ([dims] if isinstance(dims, int) else dims))
+    dims = dims_of(node, len(x.shape))
     shape = shape_of(node)
     n = math.prod(x.shape[d] for d in dims)
     maps = [m.mean([d for d in dims if d < m.dim()], keepdim=True) for m in x.maps()]
@@ -106,10 +105,9 @@ def length(node: Node, ctx: Context) -> Step | None:
 def deviation(node: Node, ctx: Context) -> Step | None:
     """The variance over channels, written out by a network; it varies by ``2/n`` of its square, a root by a quarter."""
     x = ctx.first(node)
-    dims = node.arguments.get("dim")
-    if dims is None:
+    if node.arguments.get("dim") is None:
         return None
-    dims = tuple(int(d) % len(x.shape) for d in ([dims] if isinstance(dims, int) else dims))
+    dims = dims_of(node, len(x.shape))
     shape, n = shape_of(node), math.prod(x.shape[d] for d in dims)
     keep = len(shape) == len(x.shape)
     spread = (x.second - x.mean**2).mean(dims, keepdim=True)

@@ -226,7 +226,7 @@ def fused(node: Node, ctx: Context) -> Step | None:
         spread = g.spread + v.spread
         few = _few(to_q, overlap / (tokens - 1), between / mean.clamp_min(1e-300), v) if tokens > 1 else 0.0
         flows: list[Flow] = [
-            (x.name, Gradient(fitted(second, x), fitted(far, x), spread + more, g.doubt), True)
+            (x.name, Gradient(fitted(second, x.shape), fitted(far, x.shape), spread + more, g.doubt), True)
             for x, second, far, more in (
                 (q, to_q, far_to_q, few),
                 (k, to_k, -to_k / max(tokens - 1, 1), few),  # what a query gives to all its keys together is nothing
@@ -234,7 +234,7 @@ def fused(node: Node, ctx: Context) -> Step | None:
             )
         ]
         if mask is not None:
-            by_mask = fitted(width * free * soft * differ * mean / tokens, mask)
+            by_mask = fitted(width * free * soft * differ * mean / tokens, mask.shape)
             flows.append((mask.name, Gradient(by_mask, torch.zeros_like(by_mask), spread, g.doubt), True))
         return flows
 

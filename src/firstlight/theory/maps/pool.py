@@ -22,7 +22,7 @@ from firstlight.theory.axes import lag_weights, resized, size
 from firstlight.theory.elementwise import IDENTITY
 from firstlight.theory.gaussian import grid
 from firstlight.theory.maps.pointwise import slope_of
-from firstlight.theory.maps.registry import Context, Flow, Step, linear_terms, rule, shape_of, with_maps
+from firstlight.theory.maps.registry import Context, Flow, Step, dims_of, linear_terms, rule, shape_of, with_maps
 from firstlight.theory.maps.windows import Window, each, scattered
 from firstlight.theory.mixture import even, fitting
 from firstlight.theory.signal import Gradient, Near, Signal, scalar
@@ -141,7 +141,7 @@ def adaptive(node: Node, ctx: Context) -> Step:
 def reduce(node: Node, ctx: Context) -> Step:
     """Mean or sum over whole dimensions."""
     x = ctx.first(node)
-    dims = tuple(sorted(_named(node, x)))
+    dims = tuple(sorted(dims_of(node, len(x.shape))))
     return over(node, ctx, x, dims, tuple(x.shape[d] for d in dims), shape_of(node), total=node.function == "sum")
 
 
@@ -235,7 +235,7 @@ def maximum(node: Node, ctx: Context) -> Step | None:
     if parts[0].signal is not x:
         out = with_maps(out, node, x.axes, _weighed(parts, [signal for signal, _ in found]))
     towards = float((out.mean.mean() - x.mean.mean()) / x.variance.mean().sqrt().clamp_min(1e-150))
-    gone = _named(node, x) if len(shape) < len(x.shape) else ()
+    gone = dims_of(node, len(x.shape)) if len(shape) < len(x.shape) else ()
     axes = resized(tuple(axis for d, axis in enumerate(x.axes) if d not in gone), shape)
     maps = [m.reshape((1,) * len(shape)) for m in out.maps()]
     near = overlap if x.near is None or window is None else averaged(x.near, window.kernel, window.stride)
@@ -255,13 +255,6 @@ def maximum(node: Node, ctx: Context) -> Step | None:
         return [(x.root.name, back.scaled(chi), True), (x.name, back, False)]
 
     return Step(ctx.register(out), pull)
-
-
-def _named(node: Node, x: Signal) -> list[int]:
-    """The dimensions that an operation is taken over; all when it names none."""
-    chosen = node.arguments.get("dim")
-    listed = range(len(x.shape)) if chosen in (None, ()) else [chosen] if isinstance(chosen, int) else chosen
-    return [int(d) % len(x.shape) for d in listed]
 
 
 def _without_padding(ctx: Context, x: Signal) -> tuple[Signal, Sequence[int]]:

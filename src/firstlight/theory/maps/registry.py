@@ -115,6 +115,13 @@ def shape_of(node: Node) -> tuple[int, ...]:
     return node.shape or ()
 
 
+def dims_of(node: Node, rank: int) -> tuple[int, ...]:
+    """The dimensions that an operation on a tensor of this rank is taken over; all when it names none."""
+    chosen = node.arguments.get("dim")
+    listed = range(rank) if chosen in (None, ()) else (chosen,) if isinstance(chosen, int) else chosen
+    return tuple(int(d) % rank for d in listed)
+
+
 def with_maps(signal: Signal, node: Node, axes: Axes, maps: Iterable[Tensor]) -> Signal:
     """A fresh signal for `node` with the given mean, second, far and other; keeps closeness and spread."""
     mean, second, far, other = maps
