@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from firstlight.theory.axes import resized
 from firstlight.theory.maps.attention import (
     by_row,
     by_sample,
-    fitted,
     jacobian,
     lean,
     of_samples,
@@ -31,6 +31,7 @@ from firstlight.theory.maps.attention import (
     participation,
 )  # fmt: skip
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
+from firstlight.theory.mixture import fitted
 from firstlight.theory.signal import Gradient, Signal, scalar
 from firstlight.theory.taps import closeness
 
@@ -158,84 +159,125 @@ def _along_keys(mask: Signal) -> float:
     return max(float((mask.second - pair_along(mask, len(mask.shape) - 1)).mean()), 0.0)
 
 
+@dataclass(frozen=True)
+class _Attention:
+    """One fused attention: what it reads, and what is known of its tokens and weights.
+
+    Attributes:
+        q, k, v, mask: the signals it reads.
+        factor: of the logits.
+        seen: which keys each query sees.
+        qq, far_q: E q², and E q q' of two queries of one window.
+        apart, free: by how much E k² and E v² exceed that of two tokens.
+        logits, common: variance of the logits along the keys, and what all queries have in common of it.
+        far_v: E v v' of two tokens of one window.
+    """
+
+    q: Signal
+    k: Signal
+    v: Signal
+    mask: Signal | None
+    factor: float
+    seen: _Seen
+    qq: float
+    far_q: float
+    apart: float
+    free: float
+    logits: float
+    common: float
+    far_v: float
+
+    @classmethod
+    def of(cls, node: Node, q: Signal, k: Signal, v: Signal, mask: Signal | None) -> "_Attention":
+        d, scale = q.shape[-1], node.arguments.get("scale")
+        factor = float(scale) if isinstance(scale, int | float) else 1 / math.sqrt(d)
+        (qq, far_q), (qk, far_k), (qv, far_v) = (_present(x) for x in (q, k, v))
+        apart, free = max(qk - far_k, 0.0), max(qv - far_v, 0.0)
+        biased = _along_keys(mask) if mask is not None else 0.0
+        logits, common = (round(d * factor**2 * x * apart, 9) for x in (qq, max(far_q, 0.0)))
+        logits, seen = round(logits + biased, 9), _Seen.of(node, q, k)
+        return cls(q, k, v, mask, factor, seen, qq, far_q, apart, free, logits, common, far_v)
+
+    @cached_property
+    def p(self) -> float:
+        """``E Σ a²`` of one query."""
+        return self.seen.mean(lambda n, m: participation(self.logits, n, 2, m))
+
+    @cached_property
+    def alike(self) -> float:
+        """``E Σ a a'`` of two."""
+        return self.seen.mean(lambda n, m: participation(self.common, n, 2, m), pairs=True)
+
+    def whole(self, n: int, m: int, there: bool = True) -> float:
+        """``E Σ a`` over the `n` keys that are there, beside `m` that are not, of a query that is there or not."""
+        return participation(self.logits if there else 0.0, n, 1, m) if m else 1.0
+
+    def second(self, n: int, m: int, there: bool) -> float:
+        """``E y²``."""
+        p = participation(self.logits if there else 0.0, n, 2, m)
+        # Values that sum to zero over the tokens leave what the weights differ from equal ones.
+        least = max(p - 1 / n, 0.0) * self.free if not m else 0.0
+        leaning = lean(self.logits if there else 0.0, p, self.k)
+        return max(self.whole(n, m, there) ** 2 * self.far_v + (p + leaning) * self.free, least)
+
+    def shared(self, n: int, m: int, there: bool) -> float:
+        """``E y y'`` of two queries of one sample."""
+        p = participation(self.logits if there else 0.0, n, 2, m)
+        alike = participation(self.common if there else 0.0, n, 2, m)
+        same, towards = _same_window(self.q, self.seen), max(self.far_q, 0.0) / max(self.qq, 1e-300)
+        between = float(self.v.apart.mean()) if same < 1 and not m else self.far_v
+        kept = self.whole(n, m, there) ** 2 * between
+        return kept + (same * alike + lean(self.logits, p, self.k) * towards) * self.free
+
+
 @rule("scaled_dot_product_attention")
 def fused(node: Node, ctx: Context) -> Step | None:
     """Logits, softmax and average of values in one operation."""
     q, k, v = (ctx.of(node, role) for role in ("query", "key", "value"))
     if q is None or k is None or v is None:
         return None
-    d, tokens, queries = q.shape[-1], k.shape[-2], q.shape[-2]
-    scale = node.arguments.get("scale")
-    factor = float(scale) if isinstance(scale, int | float) else 1 / math.sqrt(d)
-    (qq, far_q), (qk, far_k), (qv, far_v) = (_present(x) for x in (q, k, v))
-    apart, free = max(qk - far_k, 0.0), max(qv - far_v, 0.0)
-    mask = ctx.of(node, "attn_mask")
-    seen = _Seen.of(node, q, k)
-    biased = _along_keys(mask) if mask is not None else 0.0
-    logits, common = (round(d * factor**2 * x * apart, 9) for x in (qq, max(far_q, 0.0)))
-    logits = round(logits + biased, 9)
-    same, towards = _same_window(q, seen), max(far_q, 0.0) / max(qq, 1e-300)
-    rank = len(shape_of(node))
-
-    def whole(n: int, m: int, there: bool = True) -> float:
-        return participation(logits if there else 0.0, n, 1, m) if m else 1.0
-
-    def second(n: int, m: int, there: bool) -> float:
-        p = participation(logits if there else 0.0, n, 2, m)
-        # Values that sum to zero over the tokens leave what the weights differ from equal ones.
-        least = max(p - 1 / n, 0.0) * free if not m else 0.0
-        return max(whole(n, m, there) ** 2 * far_v + (p + lean(logits if there else 0.0, p, k)) * free, least)
-
-    def shared(n: int, m: int, there: bool) -> float:
-        p = participation(logits if there else 0.0, n, 2, m)
-        alike = participation(common if there else 0.0, n, 2, m)
-        between = float(v.apart.mean()) if same < 1 and not m else far_v
-        return whole(n, m, there) ** 2 * between + (same * alike + lean(logits, p, k) * towards) * free
-
-    kept = seen.mean(whole)
-    p = seen.mean(lambda n, m: participation(logits, n, 2, m))
-    alike = seen.mean(lambda n, m: participation(common, n, 2, m), pairs=True)
-    seconds = seen.map(second, rank)
+    it = _Attention.of(node, q, k, v, ctx.of(node, "attn_mask"))
+    rank, kept = len(shape_of(node)), it.seen.mean(it.whole)
+    seconds = it.seen.map(it.second, rank)
     # What all queries of a sample, or of two samples, have in common leans all of them to one side.
-    also = lean(logits, p, k) * free * max(float(q.other.mean() / q.second.mean().clamp_min(1e-300)), 0.0)
-    other = torch.minimum(kept**2 * v.other.mean() + also, seconds)
-    maps = [(kept * v.mean.mean()).reshape((1,) * rank), seconds, seen.map(shared, rank, pairs=True), other]
+    towards = max(float(q.other.mean() / q.second.mean().clamp_min(1e-300)), 0.0)
+    other = torch.minimum(kept**2 * v.other.mean() + lean(it.logits, it.p, k) * it.free * towards, seconds)
+    maps = [(kept * v.mean.mean()).reshape((1,) * rank), seconds, it.seen.map(it.shared, rank, pairs=True), other]
     axes = resized((*q.axes[:-1], v.axes[-1]), shape_of(node))
     out = ctx.register(with_maps(replace(v, near=None), node, axes, maps))
+    return Step(out, lambda g: _back(g, it, out))
 
-    def pull(g: Gradient) -> list[Flow]:
-        """``dv_j = Σ_i a_ij g_i``; ``dl_ij = a_ij (g_i·v_j - Σ a g·v)``, ``dq_i = scale Σ_j dl_ij k_j``; k like q."""
-        width = v.shape[-1]
-        gq, gf = by_row(g.second), by_row(g.far)
-        mean, between = by_sample(gq), pair_of_rows(g.far, queries)
-        ratio = queries / tokens
-        to_v = ratio * (p * mean + (queries - 1) * alike * between)
-        soft = seen.mean(lambda n, m: jacobian(logits, n))
-        differ, keys_differ, agree = (
-            _relative(of_samples(m, out)) for m in (v.second - v.far, k.second - k.far, q.far)
+
+def _back(g: Gradient, it: _Attention, out: Signal) -> list[Flow]:
+    """``dv_j = Σ_i a_ij g_i``; ``dl_ij = a_ij (g_i·v_j - Σ a g·v)``, ``dq_i = scale Σ_j dl_ij k_j``; k like q."""
+    q, k, v, tokens, queries = it.q, it.k, it.v, it.k.shape[-2], it.q.shape[-2]
+    gq, gf = by_row(g.second), by_row(g.far)
+    mean, between = by_sample(gq), pair_of_rows(g.far, queries)
+    ratio = queries / tokens
+    to_v = ratio * (it.p * mean + (queries - 1) * it.alike * between)
+    soft = it.seen.mean(lambda n, m: jacobian(it.logits, n))
+    differ, keys_differ, agree = (_relative(of_samples(m, out)) for m in (v.second - v.far, k.second - k.far, q.far))
+    slope = v.shape[-1] * it.free * it.factor**2 * differ
+    # Keys and values are two projections of the same tokens, whose overlaps 1/√C add up over T of them.
+    along = of_samples(overlaps(k), out)
+    overlap = (tokens - 1) * along
+    to_q = slope * soft * it.apart * keys_differ * (1 + overlap) * gq
+    agreed = it.alike / it.p if it.p > 0 else 0.0
+    alike_q = (agreed + overlap) / (1 + overlap)  # two queries' weights differ, their keys and values do not
+    to_k = slope * ratio * soft * (mean * it.qq + (queries - 1) * between * it.far_q * agree * agreed)
+    pair = ratio * (mean / tokens + (queries - 1) / tokens * between)
+    far_to_q = to_q * (gf / gq.clamp_min(1e-300)).clamp(-1, 1) * alike_q
+    spread = g.spread + v.spread
+    few = _few(to_q, along, between / mean.clamp_min(1e-300), v)
+    flows: list[Flow] = [
+        (x.name, Gradient(fitted(second, x.shape), fitted(far, x.shape), spread + more, g.doubt), True)
+        for x, second, far, more in (
+            (q, to_q, far_to_q, few),
+            (k, to_k, -to_k / max(tokens - 1, 1), few),  # what a query gives to all its keys together is nothing
+            (v, to_v, torch.minimum(pair, to_v), 0.0),
         )
-        slope = width * free * factor**2 * differ
-        # Keys and values are two projections of the same tokens, whose overlaps 1/√C add up over T of them.
-        overlap = (tokens - 1) * of_samples(overlaps(k), out)
-        to_q = slope * soft * apart * keys_differ * (1 + overlap) * gq
-        agreed = alike / p if p > 0 else 0.0
-        alike_q = (agreed + overlap) / (1 + overlap)  # two queries' weights differ, their keys and values do not
-        to_k = slope * ratio * soft * (mean * qq + (queries - 1) * between * far_q * agree * agreed)
-        pair = ratio * (mean / tokens + (queries - 1) / tokens * between)
-        far_to_q = to_q * (gf / gq.clamp_min(1e-300)).clamp(-1, 1) * alike_q
-        spread = g.spread + v.spread
-        few = _few(to_q, overlap / (tokens - 1), between / mean.clamp_min(1e-300), v) if tokens > 1 else 0.0
-        flows: list[Flow] = [
-            (x.name, Gradient(fitted(second, x.shape), fitted(far, x.shape), spread + more, g.doubt), True)
-            for x, second, far, more in (
-                (q, to_q, far_to_q, few),
-                (k, to_k, -to_k / max(tokens - 1, 1), few),  # what a query gives to all its keys together is nothing
-                (v, to_v, torch.minimum(pair, to_v), 0.0),
-            )
-        ]
-        if mask is not None:
-            by_mask = fitted(width * free * soft * differ * mean / tokens, mask.shape)
-            flows.append((mask.name, Gradient(by_mask, torch.zeros_like(by_mask), spread, g.doubt), True))
-        return flows
-
-    return Step(out, pull)
+    ]
+    if it.mask is not None:
+        by_mask = fitted(v.shape[-1] * it.free * soft * differ * mean / tokens, it.mask.shape)
+        flows.append((it.mask.name, Gradient(by_mask, torch.zeros_like(by_mask), spread, g.doubt), True))
+    return flows

@@ -82,11 +82,10 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     shared = group.samples > 1 and group.sites > 1  # one σ for all places keeps their sizes apart
     pair_gain = gamma[1] * _pair_of_roots(variance, x, group)
     # Of `far` and `other` the second element is any: what the mean has in common with it is, on average, `level`.
-    maps = [(x.second - 2 * place + level) * gain + beta[1]]
+    maps = [((x.second - 2 * place + level) * gain + beta[1]).clamp_min(0)]
     maps += [(k - p) * pair_gain + beta[1] for k, p in zip((x.far, x.other), apart, strict=True)]
     root = variance.sqrt()
     mean = (x.mean - (group.average(x.mean) if centred else 0.0)) / root * gamma[0] + beta[0]
-    maps = [maps[0].clamp_min(0), *maps[1:]]
     out = replace(with_maps(x, node, x.axes, [mean, *maps]), spread=0.0, taps=None)
     out = replace(out, balanced=centred and not ctx.is_signal(x.name) and beta == (0.0, 0.0))
     out = replace(out, terms=_terms(x, float((gamma[0] / root).mean())))

@@ -17,7 +17,8 @@ from firstlight.graph import Node
 from firstlight.graph.vocabulary import REARRANGEMENT, SPLIT
 from firstlight.theory.axes import Axes, guess, main_kind, permute, reshape, resized
 from firstlight.theory.elementwise import IDENTITY
-from firstlight.theory.maps.arithmetic import aligned, mixed, reduced
+from firstlight.theory.maps.arithmetic import mixed
+from firstlight.theory.maps.broadcast import aligned, reduced
 from firstlight.theory.maps.pointwise import apply
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.mixture import fitting, summed
