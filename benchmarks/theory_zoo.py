@@ -36,6 +36,7 @@ from data import photographs
 from firstlight.graph import Graph, trace
 from firstlight.probe import probe
 from firstlight.theory import InputMoments, NodePrediction, Prediction, as_they_are, propagate
+from firstlight.theory.leaves import Drawn
 
 
 @dataclass
@@ -125,43 +126,36 @@ def evaluate(name: str, options: argparse.Namespace) -> Result:
     model, side = build(name, options.size)
     example = images(options.images, options.batch, side)
     graph = trace(model, example)
-    drawn = pooled(name, options)
+    drawn, forward, backward = measure(name, options)
     start = time.perf_counter()
     told = {"inputs": InputMoments.of(example)} if options.images == "photos" else {}
     prediction = propagate(graph, drawn, **told)
     result.seconds = time.perf_counter() - start
     result.how, result.operations = graph.how, len(prediction.nodes)
     result.opaque = {node.name: node.reason for node in prediction.opaque}
-    forward, backward = measure(name, options)
     compare(result, prediction, graph, forward, backward)
     return result
 
 
-def pooled(name: str, options: argparse.Namespace) -> dict[str, tuple[float | Tensor, ...]]:
-    """The moments of parameters over all seeds that are measured: of three weights one draw says next to nothing."""
-    found = defaultdict(list)
-    for seed in range(options.seeds):
-        torch.manual_seed(seed)
-        for parameter, moments in as_they_are(build(name, options.size)[0]).items():
-            found[parameter].append(moments)
-    return {
-        parameter: tuple(sum(column) / len(column) for column in zip(*draws, strict=True))
-        for parameter, draws in found.items()
-    }
-
-
-def measure(name: str, options: argparse.Namespace) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean second moments over seeds, forward and backward, by node."""
-    forward, backward = defaultdict(list), defaultdict(list)
+def measure(name: str, options: argparse.Namespace) -> tuple[Drawn, dict[str, float], dict[str, float]]:
+    """Mean second moments over seeds, forward and backward, by node; and those of the parameters over all seeds, as of
+    three weights one draw says next to nothing."""
+    drawn, forward, backward = defaultdict(list), defaultdict(list), defaultdict(list)
     for seed in range(options.seeds):
         torch.manual_seed(seed)
         model, side = build(name, options.size)
+        for parameter, moments in as_they_are(model).items():
+            drawn[parameter].append(moments)
         for node in probe(model, images(options.images, options.batch, side), loss=white).nodes:
             forward[node.name].append(node.forward_std**2 + node.forward_mean**2)
             if node.gradient_std is not None:
                 backward[node.name].append(node.gradient_std**2)
+    pooled = {
+        parameter: tuple(sum(column) / len(column) for column in zip(*draws, strict=True))
+        for parameter, draws in drawn.items()
+    }
     means = [{name: statistics.fmean(v) for name, v in side.items()} for side in (forward, backward)]
-    return means[0], means[1]
+    return pooled, means[0], means[1]
 
 
 def compare(

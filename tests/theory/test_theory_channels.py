@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from test_theory_uneven import gradients
 from torch import nn
-from wide_networks import normal
+from wide_networks import gradients, normal
 
 from firstlight.theory.maps.channels import Channels
 

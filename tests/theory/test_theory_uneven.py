@@ -1,33 +1,17 @@
 """Gradients grow where the signal is large, and norms divide by what the data leave after what they share."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
-from wide_networks import normal, random_direction
+from wide_networks import gradients, normal
 
 from firstlight.graph import trace
-from firstlight.probe import probe
-from firstlight.theory import InputMoments, as_they_are, propagate
+from firstlight.theory import InputMoments, as_they_are
 from firstlight.theory.axes import label
 from firstlight.theory.elementwise import aten
 from firstlight.theory.mixture import mixed
 from firstlight.theory.propagate import forward
 from firstlight.theory.signal import Signal, scalar
-
-
-def gradients(build, batch, draws):
-    """Measured and predicted second moments of the gradient by each node, the data told."""
-    seen = {}
-    for seed in range(draws):
-        torch.manual_seed(seed)
-        for node in probe(build(), batch, loss=random_direction).nodes:
-            if node.gradient_std is not None:
-                seen.setdefault(node.name, []).append(node.gradient_std**2)
-    torch.manual_seed(0)
-    model = build()
-    said = propagate(trace(model, batch), as_they_are(model), inputs=InputMoments.of(batch))
-    return {name: float(np.mean(v)) for name, v in seen.items()}, {n.name: n.backward_second_moment for n in said.nodes}
 
 
 def smooth(sizes, channels=3, side=16):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from firstlight.graph import trace
 from firstlight.probe import probe
-from firstlight.theory import Prediction, as_they_are, propagate
+from firstlight.theory import InputMoments, Prediction, as_they_are, propagate
 
 
 def predicted(model: nn.Module, example: Tensor, drawn: dict[str, tuple[float, float]] | None = None) -> Prediction:
@@ -74,6 +74,22 @@ def disagreements(build: Callable[[], nn.Module], shape: Sequence[int], draws: i
                 if not abs(mean - value) <= 4 * error + within * mean:
                     wrong.append(f"{side} {node.name}: predicted {value:.5g}, measured {mean:.5g} ± {error:.2g}")
     return wrong
+
+
+def gradients(
+    build: Callable[[], nn.Module], batch: Tensor, draws: int
+) -> tuple[dict[str, float], dict[str, float | None]]:
+    """Measured and predicted second moments of the gradient by each node, the data told."""
+    seen: dict[str, list[float]] = {}
+    for seed in range(draws):
+        torch.manual_seed(seed)
+        for node in probe(build(), batch, loss=random_direction).nodes:
+            if node.gradient_std is not None:
+                seen.setdefault(node.name, []).append(node.gradient_std**2)
+    torch.manual_seed(0)
+    model = build()
+    said = propagate(trace(model, batch), as_they_are(model), inputs=InputMoments.of(batch))
+    return {name: float(np.mean(v)) for name, v in seen.items()}, {n.name: n.backward_second_moment for n in said.nodes}
 
 
 def _summary(values: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
