@@ -75,15 +75,14 @@ def through(base: Signal, f: Elementwise, g: Gradient, ctx: Context) -> Gradient
     noise = max(_excess(found, found.chi_fourth, found.chi), 0.0) * sharing(base, ctx.batch) / max(1, base.channels())
     factor, lean = found.leaning(g.lean)
     differ = channels(base, f, ctx) if g.tied != 1 else None
-    tied = 1.0 if differ is None else g.tied * differ.kept / differ.left
-    factor *= 1.0 if differ is None else differ.kept
-    second = g.second * chi * factor
+    kept, tied = (1.0, 1.0) if differ is None else (differ.kept, g.tied * differ.kept / differ.left)
+    second = g.second * chi * factor * kept
     if g.echo is not None:  # the part that goes with f² meets f'² where f is large
         second = second + g.echo * (found.map(found.echo) - chi)
     apart = g.other * found.mean_of(found.slope**2)  # samples have next to nothing in common
     rows = g.rows if _multiple(f) is not None else None
     profile = product(g.profile, found.steep)
-    far = g.far * factor**2 if differ is None else g.far * factor
+    far = g.far * factor**2 * kept
     return Gradient(
         second, far * pair, g.spread + noise, g.doubt, far * tilt, tied, lean=lean, other=apart, rows=rows,
         profile=profile,
