@@ -138,7 +138,7 @@ def _range(values: Iterable[float]) -> str:
 def _nodes(p: "Prediction") -> Table:
     head = ("", "module", "operation", "shape", "mean", "std", "±", "gain", "gradient std", "±", "")
     rows = tuple(_row(k, node) for k, node in enumerate(p.nodes, start=1))
-    caption = "± is the 95 % band of the second moment at this width and batch"
+    caption = "± is the 95 % band of the second moment at this width and batch, and of what data leave in doubt"
     return Table(head, rows, frozenset({0, 4, 5, 6, 7, 8, 9}), caption, len(rows) > _LONG)
 
 

@@ -27,7 +27,7 @@ class NodePrediction:
             where no gradient arrives.
         band: relative half-width of the 95 % band of `forward_second_moment` at this width and batch: one draw should
             lie between ``m/(1+band)`` and ``m (1+band)``.
-        backward_band: the same for `backward_second_moment`.
+        backward_band: the same for `backward_second_moment`, and of what corrections for real data leave in doubt.
         gain: `forward_second_moment` over that of the first signal it reads; ``None`` without one.
         correlation: of one channel in two samples, uncentred: E z z' / E z².
         opaque: the moments were only passed through.
