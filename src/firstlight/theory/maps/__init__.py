@@ -11,6 +11,7 @@ from firstlight.theory.maps import (
     normalize,
     pointwise,
     pool,
+    recurrent,
     shapes,
     weights,
 )
@@ -18,5 +19,5 @@ from firstlight.theory.maps.registry import RULES, Context, Step
 
 __all__ = [
     "RULES", "Context", "Step", "arithmetic", "attention", "composed", "einsum", "folding", "fused", "noise",
-    "normalize", "pointwise", "pool", "shapes", "weights",
+    "normalize", "pointwise", "pool", "recurrent", "shapes", "weights",
 ]  # fmt: skip
