@@ -15,7 +15,7 @@ from firstlight.theory import InputMoments, as_they_are, walk
 
 WIDTH, DRAWS = 64, 12
 MEAN, FAR, OTHER = 0.4, 0.5, 0.3
-IMAGE, TOKENS = (4, WIDTH, 8, 8), (4, 12, WIDTH)
+IMAGE, TOKENS, FEW = (4, WIDTH, 8, 8), (4, 12, WIDTH), (4, 3, WIDTH)
 INPUTS = InputMoments(MEAN, 1 + MEAN**2, far=FAR, other=OTHER)
 Function = Callable[[Tensor], Tensor]
 
@@ -191,6 +191,8 @@ CASES = {
     "softmax of sites": (lambda: nn.Softmax(1), TOKENS),
     "attention": (lambda: Attending(fused=True), TOKENS),
     "attention by hand": (lambda: Attending(fused=False), TOKENS),
+    "attention of few": (lambda: Attending(fused=True), FEW),
+    "attention of few by hand": (lambda: Attending(fused=False), FEW),
     "deviation": (written(lambda x: x.std(-1, keepdim=True)), TOKENS),
     "quotient": (lambda: Divided(), TOKENS),
     "root": (written(lambda x: (x.square().mean(-1, keepdim=True) + 1).sqrt()), TOKENS),

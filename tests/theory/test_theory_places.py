@@ -10,6 +10,7 @@ from wide_networks import Written, normal
 
 from firstlight.graph import trace
 from firstlight.theory import InputMoments, as_they_are, walk
+from firstlight.theory.spectrum import sharing
 
 WIDTH, COLOURS, DRAWS, SIDE = 128, 24, 6, 16
 
@@ -110,12 +111,12 @@ CASES = {
     "halves": written(lambda x: x.chunk(2, 1)[1]),
 }  # fmt: skip
 # Logarithms of sizes at places differ by 0.9 or so, and kernels from independence by 0.4.
-ALLOWED = {"size": 0.1, "sizes": 0.13, "back": 0.07, "backs": 0.17, "kernel": 0.09}
+ALLOWED = {"size": 0.1, "sizes": 0.13, "back": 0.07, "backs": 0.17, "kernel": 0.09, "own": 0.02, "shared": 0.15}
 LEVELS = {"sizes": 0.3, "back": 0.13, "backs": 0.35}  # a few levels stand for all sizes behind a function
 KNOWN_TO = {
     "transposed": {"back": 0.13},
-    "standardized": {"sizes": 0.22, "backs": 0.22, "kernel": 0.11},
-    "maximum": {"size": 0.25, "sizes": 0.25, "back": 0.4, "backs": 1.1, "kernel": 0.25},
+    "standardized": {"shared": 0.2, "sizes": 0.22, "backs": 0.22, "kernel": 0.11},
+    "maximum": {"shared": 0.25, "size": 0.25, "sizes": 0.25, "back": 0.4, "backs": 1.1, "kernel": 0.25},
     "gelu": LEVELS, "relu": LEVELS, "residual sum": LEVELS, "sum": LEVELS, "joined": LEVELS,
     "product": {"back": 0.7, "backs": 0.25}, "bilinear": {"backs": 0.22},
     "norm of each place": {"back": 0.2, "backs": 1.0}, "batch norm": {"sizes": 0.2, "backs": 0.22},
@@ -125,9 +126,9 @@ UNKNOWN = {"transposed"}
 CHANNELS = {"joined": 2 * WIDTH, "some channels": WIDTH // 2, "halves": WIDTH // 2}
 
 
-def measure(name: str, batch: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """E y² at each place, E g² by the stem at each place, and the kernel of y between blocks."""
-    squares, backs, blocks = [], [], []
+def measure(name: str, batch: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, float]:
+    """E y² and, by the stem, E g² at each place; the kernel of y between blocks, and E K² over pairs of sites."""
+    squares, backs, blocks, alike = [], [], [], []
     for seed in range(DRAWS):
         torch.manual_seed(seed)
         x, y, out = Net(name).parts(batch)
@@ -137,7 +138,11 @@ def measure(name: str, batch: Tensor, grid: tuple[int, ...]) -> tuple[Tensor, Te
         backs.append(back.double().square().mean(1, keepdim=True))
         flat = nn.functional.adaptive_avg_pool2d(y, grid).transpose(0, 1).flatten(2).flatten(1)
         blocks.append(flat.T @ flat / len(flat))
-    return tuple(torch.stack(found).mean(0) for found in (squares, backs, blocks))
+        one, two = (half.transpose(0, 1).flatten(1) for half in (y[:, ::2], y[:, 1::2]))  # each has a kernel of its own
+        sizes = y.square().mean()
+        alike.append(float((one @ two.T).square().mean() / (one.shape[1] * sizes) ** 2))
+    places, gradients, kernel = (torch.stack(found).mean(0) for found in (squares, backs, blocks))
+    return places, gradients, kernel, sum(alike) / DRAWS
 
 
 def at_places(maps: Tensor, profile: Tensor | None, like: Tensor) -> Tensor:
@@ -159,7 +164,7 @@ def test_an_operation_has_the_sizes_and_the_kernel_that_are_measured(name: str) 
     context, _, gradients = walk(graph, as_they_are(model), InputMoments.of(batch))
     out, back = context.signals[graph["heads.0:conv2d"].inputs[0]], gradients["stem:conv2d"]
     grid = (4, 4) if out.anchors is None else out.anchors.grid
-    squares, backs, blocks = measure(name, batch, grid)
+    squares, backs, blocks, alike = measure(name, batch, grid)
     said, handed = at_places(out.second, out.profile, squares), at_places(back.second, back.profile, backs)
     found = {
         "size": abs(float(said.mean() / squares.mean()) - 1),
@@ -170,6 +175,8 @@ def test_an_operation_has_the_sizes_and_the_kernel_that_are_measured(name: str) 
     if out.anchors is not None:
         kernel = out.anchors.whole(out.sites())
         found["kernel"] = float((kernel - blocks).square().mean().sqrt() / blocks.diagonal().mean())
+        found["own"] = abs(float(out.anchors.own.mean() / out.second.mean()) - 1)
+        found["shared"] = abs(sharing(out.anchors, out.sites()) / alike - 1)
     assert (out.anchors is None) == (name in UNKNOWN)
     allowed = ALLOWED | KNOWN_TO.get(name, {})
     assert not {what: value for what, value in found.items() if not value < allowed[what]}
