@@ -174,7 +174,7 @@ def test_second_moments_vary_over_draws_as_much_as_is_said(name: str) -> None:
         *([("backward", back.spread, backward.var())] if "function" not in name else []),
     ):
         # 400 draws know a variance to 7 %; of squares of few numbers the logarithm varies more than to first order.
-        assert said == pytest.approx(seen, rel=0.4), what
+        assert said == pytest.approx(seen, rel=0.25 if what == "forward" else 0.4), what
 
 
 # What a layer leaves of directions, and how many weights its channels depend on

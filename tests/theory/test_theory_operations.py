@@ -94,9 +94,9 @@ def conv(*sizes: int, **options: int) -> Callable[[], nn.Module]:
 class Gated(nn.Module):
     """A gate of each sample's mean."""
 
-    def __init__(self) -> None:
+    def __init__(self, variance: float = 1.0) -> None:
         super().__init__()
-        self.layer = normal(nn.Conv2d(WIDTH, WIDTH, 1))
+        self.layer = normal(nn.Conv2d(WIDTH, WIDTH, 1), variance)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(self.layer(x.mean((2, 3), keepdim=True)))
@@ -174,6 +174,7 @@ CASES = {
     "dropout": (lambda: nn.Dropout(0.3), IMAGE),
     "dropout of channels": (lambda: nn.Dropout2d(0.3), IMAGE),
     "gate": (Gated, IMAGE),
+    "gate before a function": (lambda: nn.Sequential(Gated(4.0), nn.ReLU()), IMAGE),
     "einsum": (lambda: Weighted("btc,cd->btd", WIDTH, WIDTH), TOKENS),
     "einsum by token": (lambda: Weighted("btc,tcd->btd", 12, WIDTH, WIDTH), TOKENS),
     "layer norm": (lambda: nn.LayerNorm(WIDTH), TOKENS),
