@@ -1,6 +1,7 @@
 """What functions, sums and repetitions do to what is known of a gradient beside its size; against draws."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from firstlight.theory.axes import label
 from firstlight.theory.elementwise import Elementwise, aten
 from firstlight.theory.maps import Context
 from firstlight.theory.maps.broadcast import aligned, reduced
-from firstlight.theory.maps.pointwise import through
+from firstlight.theory.maps.pointwise import of_function, through
 from firstlight.theory.signal import Gradient, Signal, scalar
 
 SHAPE = (8, 64)
@@ -39,6 +40,19 @@ def test_what_goes_with_the_square_of_a_function_meets_its_slope_there() -> None
     found = passed(TANH, echo=scalar(0.5, 2))
     assert float(found.second) == pytest.approx((square * slope**2).mean(), rel=0.01)
     assert float(passed(TANH).second) > 1.1 * float(found.second)
+
+
+def test_one_size_for_all_sites_of_a_sample_is_shared_by_what_a_function_makes() -> None:
+    shape, swing = (4, 8, 5, 6), 0.1
+    rng = np.random.default_rng(0)
+    sizes = np.exp(swing**0.5 * rng.standard_normal(2_000_000))
+    z = rng.standard_normal((2, len(sizes))) * sizes / np.sqrt((sizes**2).mean())
+    one, two = np.maximum(z, 0)
+    graph = trace(nn.ReLU(), torch.zeros(shape))
+    context = Context(graph, shape[0], training=True)
+    found = of_function(graph.operations[0], context, replace(normals(shape), swing=swing), RELU)
+    assert float(found.second) == pytest.approx((one**2).mean(), rel=0.01)
+    assert float(found.far - found.other) == pytest.approx((one * two).mean() - one.mean() ** 2, rel=0.1)
 
 
 def test_samples_have_in_common_what_mean_slopes_leave() -> None:
