@@ -1,6 +1,7 @@
 """What functions, sums and repetitions do to what is known of a gradient beside its size; against draws."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from wide_networks import Written, normal
 
 from firstlight.graph import trace
-from firstlight.theory import as_they_are, walk
+from firstlight.theory import InputMoments, as_they_are, walk
 from firstlight.theory.axes import label
 from firstlight.theory.elementwise import Elementwise, aten
 from firstlight.theory.maps import Context
@@ -45,7 +46,7 @@ def test_what_goes_with_the_square_of_a_function_meets_its_slope_there() -> None
 def test_one_size_for_all_sites_of_a_sample_is_shared_by_what_a_function_makes() -> None:
     shape, swing = (4, 8, 5, 6), 0.1
     rng = np.random.default_rng(0)
-    sizes = np.exp(swing**0.5 * rng.standard_normal(2_000_000))
+    sizes = np.exp(swing**0.5 * rng.standard_normal(400_000))
     z = rng.standard_normal((2, len(sizes))) * sizes / np.sqrt((sizes**2).mean())
     one, two = np.maximum(z, 0)
     graph = trace(nn.ReLU(), torch.zeros(shape))
@@ -135,3 +136,58 @@ def test_a_difference_of_means_with_a_factor() -> None:
     found = list(walk(trace(model, torch.zeros(2, 64)), drawn)[0].signals.values())[-1]
     assert float(found.mean) == pytest.approx(-2 / math.sqrt(2 * math.pi))
     assert float(found.second) == pytest.approx(0.5 + 9 * 0.5 - 6 / (2 * math.pi))
+
+
+class Three(nn.Module):
+    """Two sums that share a layer, and what is made of them."""
+
+    def __init__(self, join: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.layers, self.join = nn.ModuleList(nn.Linear(64, 64) for _ in range(3)), join
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one, two, both = (layer(x) for layer in self.layers)
+        return self.join(one + both, two + both)
+
+
+def test_products_of_signals_that_share_a_source() -> None:
+    model = Three(lambda a, b: a * b)
+    drawn = {n: (0.0, 1 / 64) if n.endswith("weight") else (0.5, 0.25) for n, _ in model.named_parameters()}
+    found = list(walk(trace(model, torch.zeros(2, 64)), drawn)[0].signals.values())[-1]
+    rng = np.random.default_rng(0).standard_normal((3, 2_000_000)) + 0.5
+    product = (rng[0] + rng[2]) * (rng[1] + rng[2])
+    assert float(found.mean) == pytest.approx(product.mean(), rel=0.01)
+    assert float(found.second) == pytest.approx((product**2).mean(), rel=0.02)
+
+
+@pytest.mark.parametrize("alpha", [1.0, -2.0])
+def test_third_cumulants_add_up_and_gradients_lean_by_what_an_operand_has_of_a_sum(alpha: float) -> None:
+    class Sum(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.add(x[:, :64].relu(), x[:, 64:].relu(), alpha=alpha)
+
+    graph = trace(Sum(), torch.zeros(2, 128))
+    context, steps, _ = walk(graph, {})
+    one, two = np.maximum(np.random.default_rng(0).standard_normal((2, 2_000_000)), 0)
+    whole = one + alpha * two
+    whole = (whole - whole.mean()) / whole.std()
+    assert context.signals[graph.outputs[0]].skew == pytest.approx((whole**3).mean(), rel=0.02)
+    flows = steps[graph.outputs[0]].pull(Gradient(scalar(1.0, 2), scalar(0.0, 2), lean=0.3))
+    seen = [0.3 * (whole * (z - z.mean())).mean() / z.std() for z in (one, two)]  # E (g²|y) is linear in y
+    assert [g.lean for _, g, _ in flows] == pytest.approx(seen, rel=0.02)
+
+
+def test_a_gate_makes_samples_differ_and_what_it_multiplies_keeps_what_is_known() -> None:
+    shape = (4, 8, 5, 6)
+    model = Written(lambda x: x * torch.sigmoid(4 * x.mean((2, 3), keepdim=True)))
+    context, steps, _ = walk(trace(model, torch.zeros(shape)), {}, InputMoments(far=0.5))
+    name = list(steps)[-1]
+    gate = 1 / (1 + np.exp(-4 * np.random.default_rng(0).standard_normal(1_000_000) * (1 / 30 + 29 / 30 * 0.5) ** 0.5))
+    assert context.signals[name].swing == pytest.approx(gate.var() / (gate**2).mean(), rel=0.02)
+    g = Gradient(scalar(1.0, 4), scalar(0.2, 4), along=scalar(0.3, 4), lean=0.4, spread=0.1)
+    (_, signal, _), (_, collected, _) = steps[name].pull(g)
+    second = (gate**2).mean()
+    assert float(signal.second) == pytest.approx(second, rel=0.05)
+    assert signal.lean == 0.4
+    # Σ g x over 30 sites: own squares, and for two sites E g g' E x x' with what g has of x on top.
+    assert float(collected.second) == pytest.approx(30 * (1 + 29 * (0.2 * 0.5 + 0.3)), rel=0.02)
