@@ -153,7 +153,9 @@ def _unshared(x: Signal, found: Anchors, second: float, terms: Sequence[int]) ->
         terms: inputs summed, channels first.
     """
     left = min(second / max(math.prod(terms) * float(x.second.mean()), 1e-300), 1.0)
-    values = (found.values - float((x.mean**2).mean())) * (1 - 1 / terms[0])
+    sizes = found.own.clamp_min(0).sqrt()  # a mean is large where the signal is, as in `mixture.sized`
+    means = (x.mean**2).mean().sqrt() * sizes / sizes.mean().clamp_min(1e-150)
+    values = (found.values - means[:, None] * means) * (1 - 1 / terms[0])
     return found.becoming(values, found.own * max(left, 1e-6))
 
 

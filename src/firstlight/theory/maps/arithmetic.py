@@ -301,17 +301,14 @@ def _by_factor(g: Gradient, partner: Signal, operand: Signal, shape: tuple[int, 
     that of independent ones, plus the variance of ``x`` times `Gradient.along`.
     """
     collected = operand.shape != shape
-    far, along = g.far * (partner.apart if collected else partner.far), None
+    far = g.far * (partner.apart if collected else partner.far)
     if g.along is not None and collected:
         far = far + g.along * partner.variance
-    elif g.along is not None:
-        along = g.along * partner.second  # x and x · gate are one standardized signal
     lean = 0.0 if collected or partner.far is not partner.second else g.lean
     profile = times(g.profile, fitting(partner.profile, shape))
     return replace(
         g.moved(g.second * partner.second, far),
         spread=g.spread + partner.spread,
-        along=along,
         lean=lean,
         profile=profile,
     )

@@ -71,12 +71,13 @@ def softmax(node: Node, ctx: Context) -> Step | None:
     variance = max(float((x.second - along).mean()), 0.0)
     p = participation(round(variance, 9), tokens)
     rank = len(x.shape)
-    near = max(float(x.far.mean()) / max(float(x.second.mean()), 1e-300), 0.0)
-    shared = participation(round(variance * min(near, 1.0), 9), tokens)
-    maps = [scalar(v, rank) for v in (1 / tokens, p / tokens, shared / tokens, 1 / tokens**2)]
+    alone = size(x.axes, "s") == max(size(x.axes, "s", [dim]), 1) and x.rows is None and tokens > 1
+    common = (float(m.mean()) / max(float(x.second.mean()), 1e-300) for m in (x.far, x.other))
+    shared, apart = (participation(round(variance * min(max(c, 0.0), 1.0), 9), tokens) for c in common)
+    if alone and main_kind(x.axes[dim]) == "s":  # of one softmax, whose weights sum to one
+        shared, apart = (1 - p) / (tokens - 1), 1 / tokens
+    maps = [scalar(v, rank) for v in (1 / tokens, p / tokens, shared / tokens, apart / tokens)]
     out = replace(with_maps(x, node, x.axes, maps), near=None, simplex=dim - rank)
-
-    alone = size(x.axes, "s") == max(size(x.axes, "s", [dim]), 1) and not (x.rows is not None)
 
     def pull(g: Gradient) -> list[Flow]:
         """What the gradients of one softmax share cancels, as its weights sum to one: `far`, when it has all sites.
@@ -86,7 +87,7 @@ def softmax(node: Node, ctx: Context) -> Step | None:
         factor = jacobian(variance, tokens) / tokens
         free = 1.0 if g.rows is None else max(1 - g.rows, 0.0)
         second, far = g.second * free * factor, g.far * free * factor * (shared / p)
-        if alone and tokens > 1:
+        if alone:
             second = (g.second - g.far).clamp_min(0) * factor
             far = -second / (tokens - 1)
         sums_to_zero = -1 / (tokens - 1) if dim == rank - 1 and tokens > 1 else None

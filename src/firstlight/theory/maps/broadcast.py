@@ -18,7 +18,7 @@ def aligned(x: Signal, shape: tuple[int, ...], axes: Axes) -> Signal:
     if sites and all(repeated[d] or full[d] == 1 for d in sites):
         far = second
     if samples and all(full[d] == 1 for d in samples):
-        other = second if far is second else far
+        other = far
     return replace(x, shape=shape, axes=axes, mean=mean, second=second, far=far, other=other)
 
 

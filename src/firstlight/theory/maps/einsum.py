@@ -93,7 +93,10 @@ def _with(node: Node, ctx: Context, x: Signal, weight: Signal, letters: _Letters
         return n * ((mean_w**2 + same * free) * k + (n - 1) * mean_w**2 * pair)
 
     rank = len(shape_of(node))
-    maps = [scalar(v, rank) for v in (n * mean_w * mean, collected(second), collected(far, alike), collected(other))]
+    maps = [
+        scalar(v, rank)
+        for v in (n * mean_w * mean, collected(second), collected(far, alike), collected(other, 1 / own))
+    ]
     out = ctx.register(replace(with_maps(x, node, axes, maps), near=None, taps=independent(n)))
 
     def pull(g: Gradient) -> list[Flow]:

@@ -122,11 +122,12 @@ def deviation(node: Node, ctx: Context) -> Step | None:
 
     def pull(g: Gradient) -> list[Flow]:
         """``2 (x - m)/n``, or ``(x - m)/(n σ)``."""
-        second = g.second
+        second, far = g.second, g.far
         if not keep:
             for d in sorted(dims):
-                second = second.unsqueeze(d)
+                second, far = second.unsqueeze(d), far.unsqueeze(d)
         factor = 1 / n**2 if root else 4 * spread / n**2
-        return [(x.name, g.moved(second * factor, torch.zeros_like(second)), True)]
+        alike = (x.far - x.mean**2).mean(dims, keepdim=True) / spread.clamp_min(1e-300)
+        return [(x.name, g.moved(second * factor, far * factor * alike), True)]
 
     return Step(out, pull)

@@ -50,8 +50,8 @@ def of_function(node: Node, ctx: Context, base: Signal, f: Elementwise) -> Signa
     )  # fmt: skip
     if base.swing:
         # z → z·e^δ with one δ for all sites of a sample: E f moves by δ E z f'(z), which sites share, samples not.
-        moved = back(found.stretch**2) * base.swing
-        signal = replace(signal, second=signal.second + moved, far=signal.far + moved)
+        # E z² has all δ in it, and with it E f².
+        signal = replace(signal, far=signal.far + back(found.stretch**2) * base.swing)
     return ctx.register(signal)
 
 

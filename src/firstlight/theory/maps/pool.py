@@ -106,8 +106,9 @@ def _windowed(x: Signal, window: Window, node: Node) -> Tensor | None:
 
 
 def _flat(far: Tensor, window: Window, counted: Tensor) -> Tensor:
+    """What two inputs have in common, averaged over the second: both collect from all windows that read them."""
     reads = window.scatter(far.sqrt().nan_to_num() / counted)
-    return reads**2
+    return reads * reads.mean(list(range(-len(window.kernel), 0)), keepdim=True)
 
 
 def _overlap(window: Window) -> Near | None:
@@ -163,7 +164,7 @@ def over(
     apart = (1 - 1 / max(channels, 1)) * x.mean**2
     maps = [
         x.mean,
-        batch / max(channels, 1) + apart,
+        (batch / max(channels, 1) + apart).clamp_min(0),
         x.far / max(channels, 1) + apart,
         x.other / max(channels, 1) + apart,
     ]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from firstlight.theory.maps.arithmetic import mixed
 from firstlight.theory.maps.broadcast import aligned, reduced
 from firstlight.theory.maps.pointwise import apply
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
-from firstlight.theory.mixture import fitting, summed
+from firstlight.theory.mixture import even, fitting, summed
 from firstlight.theory.runs import joined
 from firstlight.theory.signal import Coefficient, Gradient, Signal, compress
 from firstlight.theory.taps import closeness
@@ -122,9 +123,20 @@ def arrange(node: Node, ctx: Context) -> Step | None:
             second, far = g.second.reshape(rank), g.far.reshape(rank)
         else:
             second, far = (_adjoint(node, x, m, None) for m in (g.second, g.far))
-        return [(x.name, replace(g.moved(second, far), rows=rows), True)]
+        profile = g.profile
+        if node.function.startswith("upsample"):
+            second, far = _of_copies(second, far, math.prod(shape_of(node)) / math.prod(x.shape))
+            profile = _at(profile, x.shape[2:])
+        elif node.function in _PERMUTING and profile is not None:
+            profile = profile.permute(tuple(np.argsort(_order(node, len(x.shape))).tolist()))
+        return [(x.name, replace(g.moved(second, far), rows=rows, profile=profile), True)]
 
     return Step(out, pull)
+
+
+def _of_copies(second: Tensor, far: Tensor, n: float) -> tuple[Tensor, Tensor]:
+    """Of gradients added up over `n` copies at different sites, which agree by `far`; both are sums over copies."""
+    return second + (n - 1) * far, n * far
 
 
 def _of_fewer(x: Signal, part: Signal) -> Signal:
@@ -166,6 +178,11 @@ def _profile(node: Node, x: Signal) -> Tensor | None:
     if x.profile is not None and (node.function in _PERMUTING or node.function.startswith("upsample_nearest")):
         return torch.as_tensor(_call(node, x.profile))
     return fitting(x.profile, shape_of(node)) if node.function in ("slice", "narrow", "channel_shuffle") else None
+
+
+def _at(profile: Tensor | None, sizes: Sequence[int]) -> Tensor | None:
+    """A profile [N, 1, *sites] at another resolution."""
+    return None if profile is None else even(torch.nn.functional.interpolate(profile, size=tuple(sizes), mode="area"))
 
 
 def _simplex(node: Node, x: Signal) -> int:
@@ -281,7 +298,17 @@ def repeat(node: Node, ctx: Context) -> Step | None:
     if any(m.shape[d] > 1 and full[d] != shape[d] for m in maps for d in range(len(shape))):
         maps = [_mapped(node, x, m, None, False) for m in x.maps()]
     out = ctx.register(with_maps(x, node, axes, maps))
-    return Step(out, lambda g: [(x.name, reduced(g, x, shape, axes), True)])
+    several = [d for d in range(lead, len(shape)) if 1 < full[d] < shape[d]]
+
+    def pull(g: Gradient) -> list[Flow]:
+        if not several:
+            return [(x.name, reduced(g, x, shape, axes), True)]
+        second, far = (_adjoint(node, x, m, None) for m in (g.second, g.far))
+        if all(main_kind(axes[d]) == "s" for d in several):
+            second, far = _of_copies(second, far, math.prod(shape) / math.prod(x.shape))
+        return [(x.name, g.moved(second, far), True)]
+
+    return Step(out, pull)
 
 
 @rule("copy")
@@ -325,8 +352,8 @@ def select(node: Node, ctx: Context) -> Step:
     share = min(1.0, math.prod(shape) / max(1, math.prod(x.shape)))
 
     def pull(g: Gradient) -> list[Flow]:
-        second, far = (m.mean().reshape((1,) * len(x.shape)) * share for m in (g.second, g.far))
-        return [(x.name, g.moved(second, far), True)]
+        second, far = (m.mean().reshape((1,) * len(x.shape)) for m in (g.second, g.far))
+        return [(x.name, g.moved(share * second, share**2 * far), True)]
 
     return Step(out, pull)
 
@@ -340,19 +367,18 @@ def interpolate(node: Node, ctx: Context) -> Step:
     share = math.prod(
         _square_weight(n, m, mode, bool(node.arguments["align_corners"])) for n, m in zip(sizes, outs, strict=True)
     )
-    r = closeness(x, (2,) * len(sizes))
-    share += (1 - share) * r
+    kept = share + (1 - share) * closeness(x, (2,) * len(sizes))
     maps = [m.mean(tuple(range(2, m.dim())), keepdim=True) for m in x.maps()]
     mean, second, far, other = maps
-    out = with_maps(x, node, resized(x.axes, shape_of(node)), [mean, far + share * (second - far), far, other])
+    out = with_maps(x, node, resized(x.axes, shape_of(node)), [mean, far + kept * (second - far), far, other])
     grown = math.prod(outs) / math.prod(sizes)
 
     def pull(g: Gradient) -> list[Flow]:
         second, far = (m.mean(tuple(range(2, m.dim())), keepdim=True) for m in (g.second, g.far))
         back = grown * share * (second - far) + grown**2 * far
-        return [(x.name, g.moved(back, grown**2 * far), True)]
+        return [(x.name, replace(g.moved(back, grown**2 * far), profile=_at(g.profile, sizes)), True)]
 
-    return Step(ctx.register(replace(out, near=None)), pull)
+    return Step(ctx.register(replace(out, near=None, profile=_at(x.profile, outs))), pull)
 
 
 def _square_weight(n: int, out: int, mode: str, corners: bool) -> float:

@@ -7,6 +7,7 @@ is the field ``A_h q A_wᵀ`` rather than a number. The backward pass is the tra
 the same matrix the other way round, which shows its output phases.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -92,11 +93,9 @@ class Window:
     def pair_scatter(self, values: Tensor) -> Tensor:
         """The transpose of `sum` for products of two inputs, averaged over the second.
 
-        Two inputs are read through the same tap only when both lie on that tap's comb, one in `stride` sites.
+        Two inputs are read through the same tap only when both lie on that tap's comb, a site for each output.
         """
-        thin = 1.0
-        for stride in self.stride:
-            thin /= stride
+        thin = math.prod(out / n for n, out, *_ in self.settings)
         return _along(values, self.pairs, adjoint=True) * thin
 
 
