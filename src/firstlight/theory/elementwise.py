@@ -125,7 +125,10 @@ def moments(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0) -
             where it has its weight, so that is the most.
     """
     pairs = np.stack([mean, variance], 1)
-    unique, back = _distinct(pairs)
+    unique, back = _distinct(_rounded(pairs, 12))
+    if len(unique) <= _DISTINCT:  # as they are: what differs by less is one number, computed in another order
+        unique = unique.copy()
+        unique[back[::-1]] = (pairs[:, 0] + 1j * pairs[:, 1])[::-1]
     for digits in (3, 2):
         if len(unique) > _DISTINCT:
             unique, back = _distinct(_rounded(pairs, digits))

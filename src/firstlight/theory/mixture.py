@@ -221,7 +221,7 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
         _near(base.near, weigh(same), weigh(series), float(weigh(rest)), float(weigh(near_alike))),
         _after(parts, weigh(found.second.reshape(places, levels))),
         _after(parts, weigh(found.chi.reshape(places, levels))),
-        float(found.skew.mean()), float(found.steepest.max(initial=0.0)),
+        float(weigh(found.skew.reshape(places, levels)).mean()), float(found.steepest.max(initial=0.0)),
     )  # fmt: skip
 
 
