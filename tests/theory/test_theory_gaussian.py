@@ -107,6 +107,12 @@ def test_equal_moments_are_shared_and_many_are_rounded_together():
     assert found.second.mean() == pytest.approx(0.75, rel=1e-4)
 
 
+def test_numbers_that_differ_in_their_last_bit_are_not_counted_apart():
+    variance = np.linspace(1, 2, 90)
+    variance = np.concatenate([variance, np.nextafter(variance, 3)])
+    assert moments(aten("relu", {}), np.zeros(180), variance).second == pytest.approx(variance / 2, rel=1e-9)
+
+
 @pytest.mark.parametrize("name", ["relu", "tanh", "hardswish"])
 def test_an_element_pairs_with_itself_as_its_square(name):
     found = moments(aten(name, {}), np.array([0.4]), np.array([1.7]))

@@ -38,9 +38,10 @@ def test_equal_places_are_computed_once_and_count_as_often_as_they_are(function,
     monkeypatch.setattr(mixture, "_mixed", lambda b, *rest: sizes.append(b.second.numel()) or original(b, *rest))
     found = mixture.mixed(base, f)
     assert sizes == [2 * 3 * 3]
-    for field in fields(whole):
-        one, other = getattr(found, field.name), getattr(whole, field.name)
-        if isinstance(other, np.ndarray) and field.name != "near":
+    asked = ("far", "other", "across", "slope_far", "tilt", "near", "profile", "steep")
+    for name in (*asked, *(field.name for field in fields(whole))):
+        one, other = getattr(found, name), getattr(whole, name)
+        if isinstance(other, np.ndarray) and name != "near":
             one, other = found.map(one), whole.map(other)
-        if isinstance(other, np.ndarray | torch.Tensor):
-            assert np.asarray(one) == pytest.approx(np.asarray(other), rel=1e-9, abs=1e-12), field.name
+        if isinstance(other, float | np.ndarray | torch.Tensor):
+            assert np.asarray(one) == pytest.approx(np.asarray(other), rel=1e-9, abs=1e-12), name

@@ -72,7 +72,8 @@ class Anchors:
             own: what part of `noise`, over the squared size, is counted elsewhere.
         """
         if (sites, own) not in self._spectra:
-            self._spectra[sites, own] = Spectrum.of(centred(self, sites), sites, own)
+            found = self.spectrum(sites).without(own) if own else Spectrum.of(centred(self, sites), sites)
+            self._spectra[sites, own] = found
         return self._spectra[sites, own]
 
     @property

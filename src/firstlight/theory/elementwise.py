@@ -12,18 +12,19 @@ with. For two elements ``E ẑ² ẑ' = κ c`` where one depends linearly on the
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from firstlight._typing import Floats
-from firstlight.theory.gaussian import find_kinks, grid, polynomials
+from firstlight.theory.gaussian import find_kinks, grid, projections
 
 _TERMS = 24
 _DISTINCT = 96  # more different (mean, variance) pairs than this are rounded, to a part in a thousand or a hundred
+_SOME = 2048  # pairs that are looked at before all are: when these differ too much, so do all
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,16 @@ def kinks(f: Elementwise) -> tuple[float, ...]:
     return _kinks[f.key]
 
 
-@dataclass(frozen=True, slots=True)
+Series: TypeAlias = tuple[Floats, Floats]
+"""Of a function and of its slope, [U, terms] each."""
+
+
+@dataclass(frozen=True)
 class Moments:
     """Moments of ``f(z)`` for several Gaussians at once; arrays of shape [U] and, for the series, [U, terms].
 
     Attributes:
+        expand: gives the series, which take longer than all the others, to those who ask for them.
         mean: E f.
         second: E f².
         skew: third cumulant of ``f`` over its variance to 3/2.
@@ -73,10 +79,9 @@ class Moments:
         chi_place, chi_value, chi_both: E f'² ẑ, E f'² f̂ and E f'² ẑ f̂, with f̂ the standardized value.
         steepest: the largest f'².
         echo: E (f f')².
-        coefficients: ``a_k = E f(z) he_k(ẑ)``; their squares are Mehler's series.
-        slope_coefficients: the same for ``f'``.
     """
 
+    expand: Callable[[], Series] = field(repr=False, compare=False)
     mean: Floats
     second: Floats
     skew: Floats
@@ -90,12 +95,25 @@ class Moments:
     chi_both: Floats
     steepest: Floats
     echo: Floats
-    coefficients: Floats
-    slope_coefficients: Floats
+
+    @cached_property
+    def _series(self) -> Series:
+        return self.expand()
+
+    @property
+    def coefficients(self) -> Floats:
+        """``a_k = E f(z) he_k(ẑ)``; their squares are Mehler's series."""
+        return self._series[0]
+
+    @property
+    def slope_coefficients(self) -> Floats:
+        """The same for ``f'``."""
+        return self._series[1]
 
     def at(self, places: Any) -> "Moments":
         """Those of some Gaussians, chosen by their places in [U], as often as they are named."""
-        return Moments(*(getattr(self, each.name)[places] for each in fields(self)))
+        values = {each.name: getattr(self, each.name)[places] for each in fields(self) if each.name != "expand"}
+        return Moments(lambda: (self.coefficients[places], self.slope_coefficients[places]), **values)
 
     def pair(self, correlation: Floats) -> Floats:
         """E f(z) f(z') for two elements whose Gaussians have this correlation, shape [U]."""
@@ -108,85 +126,129 @@ class Moments:
 
 def sum_series(squares: Floats, total: Floats, correlation: Floats) -> Floats:
     """``Σ a_k² c^k``; what the cut series lacks of its value at c = 1 is given to the first power that was left out."""
+    return powers(squares, np.maximum(total - squares.sum(1), 0.0), correlation)
+
+
+def powers(series: Floats, rest: Floats, correlation: Floats, row: Any = slice(None)) -> Floats:
+    """``Σ_k s_k c^k`` of the `row` [U] of `series` [R, T] at each correlation [U], and `rest` [U] of the power T."""
     c = np.clip(correlation, -1.0, 1.0)
-    found = np.maximum(total - squares.sum(1), 0.0)
-    for column in squares.T[::-1]:  # Horner
-        found = found * c + column
-    return np.asarray(found)
+    found = np.array(rest)
+    for column in np.ascontiguousarray(series.T)[::-1]:  # Horner
+        found *= c
+        found += column[row]
+    return found
 
 
 def moments(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0) -> Moments:
-    """All moments of ``f(z)`` for ``z ~ N(mean, variance)``; both [U], equal pairs computed once.
+    """All moments of ``f(z)`` for ``z ~ N(mean, variance)``; both [U], equal pairs computed once; see `table`."""
+    found, places = table(f, mean, variance, skew)
+    return found if len(found.mean) == 1 == len(mean) else found.at(places)
+
+
+def table(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0) -> tuple[Moments, Any]:
+    """The moments of the different Gaussians among some, and which of these each of all is, [U].
 
     Args:
         f: the function.
-        mean, variance: of ``z``.
+        mean, variance: of ``z``, [U].
         skew: its third cumulant over ``variance`` to 3/2. Beyond 3 the density above is negative within ``|ẑ| < √3``,
             where it has its weight, so that is the most.
     """
-    pairs = np.stack([mean, variance], 1)
-    unique, back = _distinct(pairs)
-    for digits in (3, 2):
-        if len(unique) > _DISTINCT:
-            unique, back = _distinct(_rounded(pairs, digits))
-    found = _integrated(f, unique.tobytes(), min(max(round(skew, 3), -3.0), 3.0))
-    return found if len(unique) == 1 == len(mean) else found.at(back.reshape(-1))
+    same = _few(*_rounded(mean, variance, 12))
+    if same is not None:  # as they are: what differs by less is the same number, computed in another order
+        first, back = _first(same[1]), same[1]
+        unique = mean[first] + 1j * variance[first]
+    else:
+        unique, back = _few(*_rounded(mean, variance, 3)) or distinct(*_rounded(mean, variance, 2))
+    return _integrated(f, unique.tobytes(), min(max(round(skew, 3), -3.0), 3.0)), back
 
 
 @lru_cache(maxsize=512)
 def _integrated(f: Elementwise, pairs: bytes, skew: float) -> Moments:
     """For different pairs, as complex numbers: the way back asks for those of the way there; a hundred take 50 kB."""
     unique = np.frombuffer(pairs, dtype=complex)
-    return Moments(*_integrate(f, unique.real, unique.imag, skew))
+    mean, std = unique.real, np.sqrt(unique.imag)
+    return Moments(lambda: _Nodes(f, mean, std, skew).series(), *_Nodes(f, mean, std, skew).moments())
 
 
-def _distinct(pairs: Floats) -> tuple[Any, Any]:
-    """Different rows as complex numbers, which sort faster than rows, and which of them each row is."""
-    unique, back = np.unique(pairs[:, 0] + 1j * pairs[:, 1], return_inverse=True)
-    return unique, back
+def _few(mean: Floats, variance: Floats) -> tuple[Any, Any] | None:
+    """`distinct`, unless there are more of them than `_DISTINCT`."""
+    if len(np.unique(variance[:_SOME])) > _DISTINCT:
+        return None
+    found = distinct(mean, variance)
+    return found if len(found[0]) <= _DISTINCT else None
 
 
-def _rounded(values: Floats, digits: int) -> Floats:
+def distinct(one: Floats, other: Floats) -> tuple[Any, Any]:
+    """Different pairs of two numbers, as complex numbers in order, and which of them each pair is.
+
+    By the places of both among their own, as integers: complex numbers take several times as long to sort.
+    """
+    first, left = np.unique(one, return_inverse=True)
+    second, right = np.unique(other, return_inverse=True)
+    code, back = np.unique(left * len(second) + right, return_inverse=True)
+    return first[code // len(second)] + 1j * second[code % len(second)], back
+
+
+def _first(kinds: Any) -> Any:
+    """The first place of each kind, when all from zero on occur."""
+    place = np.empty(kinds.max() + 1, dtype=int)
+    place[kinds[::-1]] = np.arange(len(kinds))[::-1]
+    return place
+
+
+def _rounded(mean: Floats, variance: Floats, digits: int) -> tuple[Floats, Floats]:
     """Means to decimals of the largest standard deviation, variances to decimals of their logarithm."""
-    out = values.copy()
-    scale = np.sqrt(values[:, 1].max()) or 1.0
-    out[:, 0] = np.round(values[:, 0] / scale, digits) * scale
-    out[:, 1] = np.exp(np.round(np.log(np.maximum(values[:, 1], 1e-300)), digits))
-    return out
+    scale = np.sqrt(variance.max()) or 1.0
+    return np.round(mean / scale, digits) * scale, np.exp(np.round(np.log(np.maximum(variance, 1e-300)), digits))
 
 
-def _integrate(f: Elementwise, mean: Floats, variance: Floats, skew: float) -> tuple[Floats, ...]:
-    std = np.sqrt(variance)
-    g, w = grid(mean, std, kinks(f))
-    z = torch.from_numpy(mean[:, None] + std[:, None] * g).requires_grad_()
-    with torch.enable_grad():
-        y = f.call(z)
-        slope = derivative(y, z)
-    values, slopes = y.detach().numpy(), slope.numpy()
-    both = w * values, w * slopes
-    series = [[np.einsum("un,un->u", one, h) for one in both] for h in polynomials(g, _TERMS)]
-    coefficients, slope_coefficients = (np.stack(column, 1) for column in zip(*series, strict=True))
+class _Nodes:
+    """A function and its slope at the nodes of a quadrature, [U, nodes]; only what is made of them is kept."""
 
-    density = w * (1 + skew / 6 * (g**3 - 3 * g))
+    def __init__(self, f: Elementwise, mean: Floats, std: Floats, skew: float) -> None:
+        self.g, self.weights = grid(mean, std, kinks(f))
+        z = torch.from_numpy(mean[:, None] + std[:, None] * self.g).requires_grad_()
+        with torch.enable_grad():
+            y = f.call(z)
+            slope = derivative(y, z)
+        self.z, self.values, self.slopes = z.detach().numpy(), y.detach().numpy(), slope.numpy()
+        self.skew = skew
+        g = self.g
+        self.density = self.weights * (1 + skew / 6 * (g * g * g - 3 * g)) if skew else self.weights
 
-    def average(x: Floats) -> Floats:
-        return np.asarray((density * x).sum(1))
+    def average(self, x: Floats) -> Floats:
+        """E x, [U]."""
+        return np.einsum("un,un->u", self.density, x)
 
-    first, square, slope_square = average(values), np.maximum(average(values**2), 0), np.maximum(average(slopes**2), 0)
-    deviation = np.sqrt(np.maximum(square - first**2, 0.0))[:, None]
-    standard = np.divide(values - first[:, None], deviation, out=np.zeros_like(values), where=deviation > 1e-150)
-    if skew:
-        lowest = np.stack([first, average(values * g)], 1)
-        coefficients = _completed(coefficients, lowest, (w * values**2).sum(1), square)
-        lowest = average(slopes)[:, None]
-        slope_coefficients = _completed(slope_coefficients, lowest, (w * slopes**2).sum(1), slope_square)
-    return (
-        first, square, average(standard**3), np.maximum(average(values**4), 0),
-        average(slopes), average(slopes * z.detach().numpy()), slope_square, np.maximum(average(slopes**4), 0),
-        average(slopes**2 * g), average(slopes**2 * standard), average(slopes**2 * standard * g), (slopes**2).max(1),
-        np.maximum(average((values * slopes) ** 2), 0),
-        coefficients, slope_coefficients,
-    )  # fmt: skip
+    def moments(self) -> tuple[Floats, ...]:
+        """The numbers of `Moments`, in its order."""
+        average, g, values, slopes = self.average, self.g, self.values, self.slopes
+        squares, steep = values * values, slopes * slopes
+        first, second = average(values), np.maximum(average(squares), 0)
+        deviation = np.sqrt(np.maximum(second - first**2, 0.0))[:, None]
+        standard = np.divide(values - first[:, None], deviation, out=np.zeros_like(values), where=deviation > 1e-150)
+        return (
+            first, second, average(standard * standard * standard), np.maximum(average(squares * squares), 0),
+            average(slopes), average(slopes * self.z), np.maximum(average(steep), 0),
+            np.maximum(average(steep * steep), 0), average(steep * g), average(steep * standard),
+            average(steep * standard * g), steep.max(1), np.maximum(average(squares * steep), 0),
+        )  # fmt: skip
+
+    def series(self) -> Series:
+        """Of the function and of its slope."""
+        weights, values, slopes = self.weights, self.values, self.slopes
+        series, slope_series = projections(self.g, (weights * values, weights * slopes), _TERMS)
+        if not self.skew:
+            return series, slope_series
+        squares, steep = values * values, slopes * slopes
+        lowest = np.stack([self.average(values), self.average(values * self.g)], 1)
+        whole, gaussian = (np.maximum(self.average(squares), 0), (weights * squares).sum(1))
+        slope = self.average(slopes)[:, None]
+        return (
+            _completed(series, lowest, gaussian, whole),
+            _completed(slope_series, slope, (weights * steep).sum(1), np.maximum(self.average(steep), 0)),
+        )
 
 
 def _completed(series: Floats, lowest: Floats, gaussian: Floats, whole: Floats) -> Floats:

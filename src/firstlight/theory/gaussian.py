@@ -8,7 +8,7 @@ geometrically with the number of nodes. Beyond 12σ lies less than 1e-32 of the 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -76,15 +76,28 @@ def hermite(g: Floats, terms: int) -> Floats:
     They turn a two-point expectation into a power series (Mehler's formula): with ``a_k = E f(g) he_k(g)``, and ``u``,
     ``v`` standard normal with correlation ``c``, ``E f(u) f(v) = Σ a_k² c^k``.
     """
-    return np.stack(list(polynomials(g, terms)), -1)
+    found = [np.ones_like(g), g]
+    for k in range(1, terms - 1):
+        found.append((g * found[k] - math.sqrt(k) * found[k - 1]) / math.sqrt(k + 1))
+    return np.stack(found[:terms], -1)
 
 
-def polynomials(g: Floats, terms: int) -> Iterator[Floats]:
-    """The same one after the other, each of the shape of `g`."""
-    before, now = np.zeros_like(g), np.ones_like(g)
+def projections(g: Floats, weighted: Sequence[Floats], terms: int) -> list[Floats]:
+    """``Σ_n y(g_n) he_k(g_n)`` of each `weighted` function ``y``, at nodes `g` [U, nodes]; of shape [U, terms] each.
+
+    By the unnormalized polynomials ``He_{k+1} = g He_k - k He_{k-1}``, in place, and what is found is divided by √k!.
+    """
+    before, now, spare = np.zeros_like(g), np.ones_like(g), np.empty_like(g)
+    found = [np.empty((len(g), terms)) for _ in weighted]
     for k in range(terms):
-        yield now
-        before, now = now, (g * now - math.sqrt(k) * before) / math.sqrt(k + 1)
+        for out, y in zip(found, weighted, strict=True):
+            np.einsum("un,un->u", y, now, out=out[:, k])
+        before *= k
+        np.multiply(g, now, out=spare)
+        spare -= before
+        before, now, spare = now, spare, before
+    norm = np.sqrt(np.array([math.factorial(k) for k in range(terms)], dtype=float))
+    return [out / norm for out in found]
 
 
 def find_kinks(f: Function) -> tuple[float, ...]:

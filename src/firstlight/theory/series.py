@@ -35,12 +35,10 @@ def of_function(base: Anchors, mean: float, f: Elementwise, first: float, second
     had = float(coefficients[:, 0].mean())
     if had * first > 0:
         coefficients[:, 0] *= min(first / had, 1.0)
-    total, power = torch.zeros_like(alike), torch.ones_like(alike)
-    for a in coefficients.T[:_TERMS]:
-        total.addcmul_(power * a, a[:, None])
-        power.mul_(alike)
-    missing = (squares - (coefficients[:, :_TERMS] ** 2).sum(1)).clamp_min(0).sqrt()
-    total.addcmul_(power * missing, missing[:, None])
+    total = (squares - (coefficients[:, :_TERMS] ** 2).sum(1)).clamp_min(0)  # beyond the series
+    total = torch.outer(total.sqrt(), total.sqrt())
+    for a in coefficients.T[:_TERMS].flip(0):  # Horner
+        total.mul_(alike).addr_(a, a)
     slope = float(coefficients[:, 1].square().mean() / variance.mean().clamp_min(1e-300))  # for small changes of K
     out = replace(base.becoming(total, squares), noise=base.noise * slope**2, lone=(base, mean, f))
     return out.scaled(second) if second > 0 else out

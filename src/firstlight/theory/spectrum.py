@@ -1,6 +1,6 @@
 """In how many directions a kernel's elements vary, and what a norm by their variance makes of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -33,26 +33,34 @@ class Spectrum:
         vectors: of unit length over blocks, [M, M].
         rest: the variance within blocks, of `count` eigenvalues.
         own: that of each block, [M].
+        noise: of the kernel, over its squared size.
     """
 
     values: Floats
     vectors: Floats
     rest: float
     own: Floats
-    count: float
+    noise: float
 
     @classmethod
-    def of(cls, middle: "Anchors", sites: int, counted: float = 0.0) -> "Spectrum":
-        """Of a kernel that is centred; `counted` of its noise, over its squared size, is taken elsewhere."""
+    def of(cls, middle: "Anchors", sites: int) -> "Spectrum":
+        """Of a kernel that is centred."""
         size = max(float(middle.own.mean()), 1e-300)
         whole = middle.whole(sites) / size
         values, vectors = np.linalg.eigh((whole / len(whole)).numpy())
         values = np.maximum(values, 0.0)
         own = (middle.own / size - whole.diagonal()).clamp_min(0).numpy()
         total = values.sum() + own.mean()
-        rest = float(own.mean() / total)
-        count = rest**2 / max(middle.noise / max(size**2, 1e-300) - counted, 1e-9)
-        return cls(values / total, vectors, rest, own / total, max(count, 1.0))
+        return cls(values / total, vectors, float(own.mean() / total), own / total, middle.noise / max(size**2, 1e-300))
+
+    def without(self, noise: float) -> "Spectrum":
+        """The same where so much of the noise is counted elsewhere."""
+        return replace(self, noise=self.noise - noise)
+
+    @property
+    def count(self) -> float:
+        """Eigenvalues that the variance within blocks has."""
+        return max(self.rest**2 / max(self.noise, 1e-9), 1.0)
 
     @cached_property
     def _decay(self) -> Floats:

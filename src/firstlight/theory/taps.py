@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.signal import fftconvolve
 from scipy.special import ndtri
 
 from firstlight._typing import Floats
@@ -136,7 +137,7 @@ def of_pixels(
     if x.near is not None and x.near.ndim == len(kernel):
         # Colours resemble each other so much that lags are those of their sum.
         grey = vectors.reshape(-1, math.prod(kernel), len(vectors)).sum(0)
-        seen = _seen(x.near, _steps(kernel, dilation), stride, grey)
+        seen = _seen(x.near, kernel, dilation, stride, grey)
         first = seen.reshape(len(seen), -1)[:, :1]
         seen = seen * (values / np.maximum(first[:, 0], 1e-9)).reshape(-1, *[1] * len(kernel))
         seen = np.where((first > 1e-3 * first.max()).reshape(-1, *[1] * len(kernel)), seen, 0.0)
@@ -178,7 +179,7 @@ def taps(
     flat = vectors.sum(0) ** 2 / count
     values = values * count / values.sum()
     square = float((values**2).mean()) / count
-    seen = _seen(x.near, steps, stride, vectors) if copies < _MANY else None
+    seen = _seen(x.near, kernel, dilation, stride, vectors) if copies < _MANY else None
     found = Taps(tuple(values), tuple(flat), copies * square / (square + alike), seen, square, steady=steady)
     if copies < _MANY:
         found = replace(found, broad=tuple(_broader(values, square + alike)), drawn_from=copies)
@@ -199,11 +200,22 @@ def _broader(values: Floats, square: float) -> Floats:
     return np.asarray(found)
 
 
-def _seen(near: Near, steps: Floats, stride: Sequence[int], vectors: Floats) -> Floats:
-    """``v_kᵀ r(lag + t - t') v_k`` for each lag of the output up to some; from there on all taps see the same."""
+def _seen(near: Near, kernel: Sequence[int], dilation: Sequence[int], stride: Sequence[int], vectors: Floats) -> Floats:
+    """``v_kᵀ r(lag + t - t') v_k`` for each lag of the output up to some; from there on all taps see the same.
+
+    ``r`` depends on ``t - t'`` only, so of ``v v'`` its sums over each difference are enough.
+    """
     sizes = [min((n + s - 1) // s, _LAGS) for n, s in zip(near.shape, stride, strict=True)]
-    pairs = (vectors[:, None] * vectors[None]).reshape(-1, vectors.shape[1])
-    return np.asarray(pairs.T @ _pairs(near, steps, stride, sizes).T).reshape(vectors.shape[1], *sizes)
+    images, dims = vectors.T.reshape(-1, *kernel), tuple(range(1, len(kernel) + 1))
+    sums = fftconvolve(images, np.flip(images, dims), axes=dims).reshape(len(images), -1)
+    apart, lags = (
+        np.stack(np.meshgrid(*along, indexing="ij"), -1).reshape(-1, len(kernel))
+        for along in (
+            [np.arange(1 - k, k) * d for k, d in zip(kernel, dilation, strict=True)],
+            [np.arange(n) * s for n, s in zip(sizes, stride, strict=True)],
+        )
+    )
+    return np.asarray(sums @ _closeness(near, np.abs(apart[:, None] + lags))).reshape(-1, *sizes)
 
 
 def _pairs(near: Near, steps: Floats, stride: Sequence[int], sizes: Sequence[int]) -> Floats:

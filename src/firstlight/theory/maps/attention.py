@@ -47,13 +47,14 @@ def participation(variance: float, tokens: int, power: int = 2, absent: int = 0)
     if std < 1e-6:
         return tokens * float(tokens + absent) ** -power
     g, w = (row[0] for row in grid(np.zeros(1), np.ones(1)))
+    g, w = g[w > 0], w[w > 0]  # cuts that coincide leave pieces of no width
     weight = np.exp(std * g)
     # log t from where T e^l t is tiny even for the largest logit to where t e^l is large even for a typical one
     log_t = np.linspace(-math.log(tokens + absent) - 9 * std - 12, 9 * std + 6, 1600)
     t = np.exp(log_t)[:, None]
     decay = np.exp(-t * weight)
-    inner = (decay * weight**power * w).sum(1) / math.factorial(power - 1)
-    rest = (tokens - 1) * np.log(np.maximum((decay * w).sum(1), 1e-300)) - absent * t[:, 0]
+    inner = decay @ (weight**power * w) / math.factorial(power - 1)
+    rest = (tokens - 1) * np.log(np.maximum(decay @ w, 1e-300)) - absent * t[:, 0]
     integrand = tokens * t[:, 0] ** power * inner * np.exp(rest)
     least = 0.0 if absent else float(tokens) ** (1 - power)
     return float(np.clip(np.trapezoid(integrand, log_t), least, 1.0))

@@ -8,7 +8,6 @@ same call, taken by automatic differentiation.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from firstlight.theory.axes import Axes, guess, main_kind, permute, reshape, res
 from firstlight.theory.elementwise import IDENTITY
 from firstlight.theory.maps.arithmetic import mixed
 from firstlight.theory.maps.broadcast import aligned, reduced
+from firstlight.theory.maps.moving import PERMUTING, RESHAPING, adjoint, carried_out, mapped, order
 from firstlight.theory.maps.pointwise import apply
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.mixture import even, fitting, summed
@@ -27,49 +27,14 @@ from firstlight.theory.runs import joined
 from firstlight.theory.signal import Coefficient, Gradient, Signal, compress
 from firstlight.theory.taps import closeness
 
-_PERMUTING = frozenset(
-    {"permute", "transpose", "t", "numpy_T", "mT", "matrix_H", "movedim", "moveaxis", "swapaxes", "swapdims"}
-)
-_RESHAPING = frozenset(
-    {"view", "reshape", "unflatten", "flatten", "squeeze", "unsqueeze", "view_as", "reshape_as", "_unsafe_view"}
-)
 _NEARLY_ALL = 0.9
-_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19)
-
-
-def _call(node: Node, value: Tensor) -> Any:
-    """Carry the node's operation out on `value`."""
-    if node.function in ("view", "reshape", "view_as", "reshape_as", "_unsafe_view", "unsafe_view"):
-        return value.reshape(shape_of(node))
-    if node.function in ("expand", "expand_as", "broadcast_to"):
-        return value.expand(shape_of(node))
-    if node.function.startswith("upsample_nearest"):
-        return torch.nn.functional.interpolate(value, size=shape_of(node)[2:], mode="nearest")
-    settings = {k: v for k, v in node.arguments.items() if k != "dtype"}
-    if isinstance(settings.get("value"), float) and math.isinf(settings["value"]):
-        settings["value"] = float(value.detach().mean())  # what a maximum never sees is like the rest
-    return getattr(torch.ops.aten, node.function)(value, **settings)
-
-
-def _mapped(node: Node, x: Signal, values: Tensor, index: int | None, zero_fill: bool) -> Tensor:
-    rank = len(shape_of(node) if index is None else ())
-    if values.numel() == 1 and not zero_fill and index is None:
-        return values.reshape((1,) * rank)
-    result = _call(node, values.expand(x.shape))
-    return compress(result if index is None else result[index])
-
-
-def _order(node: Node, rank: int) -> list[int]:
-    """Which dimension each of the result's was."""
-    marked = _call(node, torch.empty(_PRIMES[:rank], device="meta"))
-    return [_PRIMES.index(n) for n in marked.shape]
 
 
 def _axes(node: Node, x: Signal, batch: int) -> Axes:
     shape = shape_of(node)
-    if node.function in _PERMUTING:
-        return permute(x.axes, _order(node, len(x.shape)))
-    if node.function in _RESHAPING:
+    if node.function in PERMUTING:
+        return permute(x.axes, order(node, len(x.shape)))
+    if node.function in RESHAPING:
         return reshape(x.axes, shape)
     if node.function == "im2col" and len(x.axes) == 4:  # windows side by side, their channels and taps along one axis
         taps = shape[1] // x.shape[1]
@@ -95,7 +60,7 @@ def arrange(node: Node, ctx: Context) -> Step | None:
     if node.shape is None or (len(node.inputs) > 1 and not node.function.endswith("_as")):
         return None
     zero_fill = node.function in ("constant_pad_nd", "pad", "tril", "triu", "im2col")
-    maps = [_mapped(node, x, m, None, zero_fill) for m in x.maps()]
+    maps = [mapped(node, x, m, None, zero_fill) for m in x.maps()]
     if node.function in (
         "slice",
         "select",
@@ -122,13 +87,13 @@ def arrange(node: Node, ctx: Context) -> Step | None:
             rank = (1,) * len(x.shape)
             second, far = g.second.reshape(rank), g.far.reshape(rank)
         else:
-            second, far = (_adjoint(node, x, m, None) for m in (g.second, g.far))
+            second, far = (adjoint(node, x, m, None) for m in (g.second, g.far))
         profile = g.profile
         if node.function.startswith("upsample"):
             second, far = _of_copies(second, far, math.prod(shape_of(node)) / math.prod(x.shape))
             profile = _at(profile, x.shape[2:])
-        elif node.function in _PERMUTING and profile is not None:
-            profile = profile.permute(tuple(np.argsort(_order(node, len(x.shape))).tolist()))
+        elif node.function in PERMUTING and profile is not None:
+            profile = profile.permute(tuple(np.argsort(order(node, len(x.shape))).tolist()))
         return [(x.name, replace(g.moved(second, far), rows=rows, profile=profile), True)]
 
     return Step(out, pull)
@@ -175,8 +140,8 @@ def _joined(dim: int, parts: Sequence[Signal], size: int) -> dict[str, Coefficie
 
 def _profile(node: Node, x: Signal) -> Tensor | None:
     """The profile, where only its dimensions change places, or channels alone are chosen."""
-    if x.profile is not None and (node.function in _PERMUTING or node.function.startswith("upsample_nearest")):
-        return torch.as_tensor(_call(node, x.profile))
+    if x.profile is not None and (node.function in PERMUTING or node.function.startswith("upsample_nearest")):
+        return torch.as_tensor(carried_out(node, x.profile))
     return fitting(x.profile, shape_of(node)) if node.function in ("slice", "narrow", "channel_shuffle") else None
 
 
@@ -189,18 +154,9 @@ def _simplex(node: Node, x: Signal) -> int:
     """Where the dimension along which elements sum to one has gone; a reshape keeps the last."""
     if not x.simplex:
         return 0
-    if node.function in _PERMUTING:
-        return _order(node, len(x.shape)).index(len(x.shape) + x.simplex) - len(x.shape)
+    if node.function in PERMUTING:
+        return order(node, len(x.shape)).index(len(x.shape) + x.simplex) - len(x.shape)
     return x.simplex if x.simplex == -1 and shape_of(node)[-1:] == x.shape[-1:] else 0
-
-
-def _adjoint(node: Node, x: Signal, values: Tensor, index: int | None) -> Tensor:
-    with torch.enable_grad():
-        start = torch.zeros(x.shape, dtype=torch.float64, requires_grad=True)
-        result = _call(node, start)
-        part = result if index is None else result[index]
-        (back,) = torch.autograd.grad(part, start, values.expand(part.shape))
-    return compress(back)
 
 
 @rule("getitem")
@@ -214,14 +170,14 @@ def part(node: Node, ctx: Context) -> Step | None:
             return None
         return Step(replace(values, name=node.name), lambda g: [(values.name, g, True)])
     x = ctx.first(whole)
-    maps = [_mapped(whole, x, m, index, False) for m in x.maps()]
+    maps = [mapped(whole, x, m, index, False) for m in x.maps()]
     shape = shape_of(node)
     axes = resized(x.axes, shape) if len(shape) == len(x.shape) else _without(whole, x)
     out = replace(with_maps(x, node, axes, maps), profile=fitting(x.profile, shape), skew=x.skew)
     out = ctx.register(_of_fewer(x, out))
 
     def pull(g: Gradient) -> list[Flow]:
-        second, far = (_adjoint(whole, x, m, index) for m in (g.second, g.far))
+        second, far = (adjoint(whole, x, m, index) for m in (g.second, g.far))
         return [(x.name, g.moved(second, far), True)]
 
     return Step(out, pull)
@@ -296,14 +252,14 @@ def repeat(node: Node, ctx: Context) -> Step | None:
     )
     maps = list(aligned(x, shape, axes).maps())
     if any(m.shape[d] > 1 and full[d] != shape[d] for m in maps for d in range(len(shape))):
-        maps = [_mapped(node, x, m, None, False) for m in x.maps()]
+        maps = [mapped(node, x, m, None, False) for m in x.maps()]
     out = ctx.register(with_maps(x, node, axes, maps))
     several = [d for d in range(lead, len(shape)) if 1 < full[d] < shape[d]]
 
     def pull(g: Gradient) -> list[Flow]:
         if not several:
             return [(x.name, reduced(g, x, shape, axes), True)]
-        second, far = (_adjoint(node, x, m, None) for m in (g.second, g.far))
+        second, far = (adjoint(node, x, m, None) for m in (g.second, g.far))
         if all(main_kind(axes[d]) == "s" for d in several):
             second, far = _of_copies(second, far, math.prod(shape) / math.prod(x.shape))
         return [(x.name, g.moved(second, far), True)]

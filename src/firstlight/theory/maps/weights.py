@@ -265,13 +265,14 @@ def convolution(node: Node, ctx: Context) -> Step | None:
     profile = None if x.profile is None else even(window.sum(x.profile) / window.sum(torch.ones_like(x.profile)))
     # A small image has most taps of a large kernel outside.
     inside = float(window.sum(torch.ones((1,) * len(x.shape), dtype=torch.float64)).mean()) / math.prod(kernel)
-    free = taps(x, kernel, dilation, stride, _free(weight, _copies(x, per_group) * inside), _alike(x),
-                steady=per_group == 1 and _steady(x, ctx))  # fmt: skip
-    free = replace(free, drawn=free.square / per_group if per_group > 1 else 0.0)
     pixels = None if x.anchors is None or groups > 1 else x.anchors.pixels
     if pixels is not None and not pixels.sites:
         seen = pixels.through(kernel, stride, before, dilation, shape_of(node)[2:])
         free = of_pixels(x, seen.spectrum(), kernel, dilation, stride, _free(weight, 1.0))
+    else:
+        free = taps(x, kernel, dilation, stride, _free(weight, _copies(x, per_group) * inside), _alike(x),
+                    steady=per_group == 1 and _steady(x, ctx))  # fmt: skip
+        free = replace(free, drawn=free.square / per_group if per_group > 1 else 0.0)
     signal = _convolved(node, ctx, x, maps, near, free, profile)
     every = x.directions() / x.channels() * terms * groups / free.unevenness  # each group reads channels of its own
     signal = spread_out(signal, every, shape_of(node)[1])
