@@ -194,8 +194,9 @@ def of_signals(node: Node, ctx: Context, a: Signal, b: Signal, axes: Axes) -> St
         leaning = lean(logits, n * qa, b) if ctx.is_signal(a.name) else 0.0
         second += leaning * free
         far = float(b.far.mean()) + (n * row + leaning * alike / max(logits, 1e-300)) * free
-    maps = [scalar(v, rank) for v in (mean, second, min(far, second), min(max(other, 0.0), second))]
-    out = with_maps(replace(a, near=None), node, resized(axes, shape_of(node)), maps)
+    maps = [scalar(v, rank) for v in (mean, second, min(far, second), min(max(other, -second), second))]
+    whose = b if a.simplex == -1 else a  # averages of tokens lie along the tokens' directions
+    out = with_maps(replace(a, near=None, rank=whose.rank, read=whose.read), node, resized(axes, shape_of(node)), maps)
     out = replace(out, spread=a.spread + b.spread, rows=scalar(rows, rank) if a.simplex != -1 else None)
     ctx.register(out)
     return Step(out, lambda g: _back(g, out, (a, b), (pa, pb)))
