@@ -150,13 +150,16 @@ def _parts_of(node: Node, ctx: Context, x: Signal) -> dict[str, Coefficient]:
     return found
 
 
-def _joined(dim: int, parts: Sequence[Signal], size: int) -> dict[str, Coefficient]:
-    """The sources of a slice that is put back in its place among others."""
-    start, found = 0, {}
+def _joined(ctx: Context, dim: int, parts: Sequence[Signal], size: int) -> dict[str, Coefficient]:
+    """The sources of a slice that is put back in its place among others; of what was made of them, likewise."""
+    start = 0
+    found: dict[str, Coefficient] = {}
     for p in parts:
         if p.shape[dim] >= _NEARLY_ALL * size:
             end = f"[{dim}:{start}:{size}]"
             found = {source.removesuffix(end): c for source, c in p.terms.items() if source.endswith(end)}
+            for source in found:
+                ctx.leaves[source] = ctx.leaves[source + end]
         start += p.shape[dim]
     return found
 
@@ -245,7 +248,7 @@ def join(node: Node, ctx: Context) -> Step:
     skew = sum(n * p.skew for n, p in zip(sizes, parts, strict=True)) / sum(sizes)
     out = replace(with_maps(frame, node, axes, maps), spread=spread, near=near, profile=profile, skew=skew)
     if not stacked:
-        out = replace(out, terms={**_joined(dim, parts, shape[dim]), node.name: 1.0})
+        out = replace(out, terms={**_joined(ctx, dim, parts, shape[dim]), node.name: 1.0})
     ctx.register(out)
 
     def pull(g: Gradient) -> list[Flow]:
