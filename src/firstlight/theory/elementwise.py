@@ -21,6 +21,7 @@ from torch import Tensor
 
 from firstlight._typing import Floats
 from firstlight.theory.gaussian import find_kinks, grid, polynomials
+from firstlight.theory.law import Law
 
 _TERMS = 24
 _DISTINCT = 96  # more different (mean, variance) pairs than this are rounded, to a part in a thousand or a hundred
@@ -67,6 +68,8 @@ class Moments:
         skew: third cumulant of ``f`` over its variance to 3/2.
         fourth: E f⁴.
         slope: E f'.
+        follows: covariance of ``f`` with ``z`` over the variance of ``z``; of a Gaussian, `slope` (Stein).
+        tilt: E f' ẑ.
         stretch: E z f'(z), what E f changes by when z grows by a factor.
         chi: E f'².
         chi_fourth: E f'⁴.
@@ -82,6 +85,8 @@ class Moments:
     skew: Floats
     fourth: Floats
     slope: Floats
+    follows: Floats
+    tilt: Floats
     stretch: Floats
     chi: Floats
     chi_fourth: Floats
@@ -115,7 +120,7 @@ def sum_series(squares: Floats, total: Floats, correlation: Floats) -> Floats:
     return np.asarray(found)
 
 
-def moments(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0) -> Moments:
+def moments(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0, law: Law | None = None) -> Moments:
     """All moments of ``f(z)`` for ``z ~ N(mean, variance)``; both [U], equal pairs computed once.
 
     Args:
@@ -129,15 +134,16 @@ def moments(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0) -
     for digits in (3, 2):
         if len(unique) > _DISTINCT:
             unique, back = _distinct(_rounded(pairs, digits))
-    found = _integrated(f, unique.tobytes(), min(max(round(skew, 3), -3.0), 3.0))
+    skew = 0.0 if law is not None else min(max(round(skew, 3), -3.0), 3.0)
+    found = _integrated(f, unique.tobytes(), skew, law)
     return found if len(unique) == 1 == len(mean) else found.at(back.reshape(-1))
 
 
 @lru_cache(maxsize=512)
-def _integrated(f: Elementwise, pairs: bytes, skew: float) -> Moments:
+def _integrated(f: Elementwise, pairs: bytes, skew: float, law: Law | None) -> Moments:
     """For different pairs, as complex numbers: the way back asks for those of the way there; a hundred take 50 kB."""
     unique = np.frombuffer(pairs, dtype=complex)
-    return Moments(*_integrate(f, unique.real, unique.imag, skew))
+    return Moments(*_integrate(f, unique.real, unique.imag, skew, law))
 
 
 def _distinct(pairs: Floats) -> tuple[Any, Any]:
@@ -155,10 +161,11 @@ def _rounded(values: Floats, digits: int) -> Floats:
     return out
 
 
-def _integrate(f: Elementwise, mean: Floats, variance: Floats, skew: float) -> tuple[Floats, ...]:
+def _integrate(f: Elementwise, mean: Floats, variance: Floats, skew: float, law: Law | None) -> tuple[Floats, ...]:
     std = np.sqrt(variance)
-    g, w = grid(mean, std, kinks(f))
-    z = torch.from_numpy(mean[:, None] + std[:, None] * g).requires_grad_()
+    g, w = grid(mean, std, kinks(f), None if law is None else law.normal)
+    place = g if law is None else law.at(g)
+    z = torch.from_numpy(mean[:, None] + std[:, None] * place).requires_grad_()
     with torch.enable_grad():
         y = f.call(z)
         slope = derivative(y, z)
@@ -182,8 +189,10 @@ def _integrate(f: Elementwise, mean: Floats, variance: Floats, skew: float) -> t
         slope_coefficients = _completed(slope_coefficients, lowest, (w * slopes**2).sum(1), slope_square)
     return (
         first, square, average(standard**3), np.maximum(average(values**4), 0),
-        average(slopes), average(slopes * z.detach().numpy()), slope_square, np.maximum(average(slopes**4), 0),
-        average(slopes**2 * g), average(slopes**2 * standard), average(slopes**2 * standard * g), (slopes**2).max(1),
+        average(slopes), average(slopes) if law is None else average(values * place) / np.maximum(std, 1e-150),
+        slope_coefficients[:, 1] if law is None else average(slopes * place), average(slopes * z.detach().numpy()),
+        slope_square, np.maximum(average(slopes**4), 0), average(slopes**2 * place), average(slopes**2 * standard),
+        average(slopes**2 * standard * place), (slopes**2).max(1),
         np.maximum(average((values * slopes) ** 2), 0),
         coefficients, slope_coefficients,
     )  # fmt: skip

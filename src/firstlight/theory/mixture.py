@@ -8,7 +8,7 @@ different places have different variances, so their product is a product of aver
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -62,7 +62,7 @@ class Mixed:
 
     Attributes:
         shape: of the maps; `pair_shape` that of those between sites, which may differ between samples.
-        mean, second, fourth, slope, stretch, chi, chi_fourth, chi_place, chi_value, chi_both: as in `Moments`.
+        mean, second, fourth, slope, follows, stretch, chi, chi_fourth, chi_place, chi_value, chi_both: as in `Moments`.
         skew, steepest: likewise, of all places.
         far, other: E f f' between sites of one sample and between samples.
         echo: E (f f')² over E f².
@@ -78,6 +78,7 @@ class Mixed:
     second: Floats
     fourth: Floats
     slope: Floats
+    follows: Floats
     stretch: Floats
     chi: Floats
     chi_fourth: Floats
@@ -184,7 +185,7 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
     places, levels = len(mean), len(parts.levels)
     means = mean[:, None] * sized(parts)
     variance = np.maximum(second[:, None] * parts.levels - means**2, 0.0)
-    found = moments(f, means.reshape(-1), variance.reshape(-1), base.skew)
+    found = moments(f, means.reshape(-1), variance.reshape(-1), base.skew, base.law)
 
     def weigh(values: Floats) -> Floats:
         shape = maps[0].shape if len(values) == places else pair_shape
@@ -197,10 +198,13 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
     pairs = _Pairs.of(base, maps[0].shape, pair_shape, parts.shares, counts)
     far = np.ascontiguousarray(base.far.expand(pair_shape).numpy()).reshape(-1)
     deviation, centre = (_by_sample(m[..., None], parts.shares) for m in (np.sqrt(variance), means))
-    near_alike = _ratio(far - pairs.within(centre)[:, 0], pairs.within(deviation)[:, 0])
-    other_alike = _ratio(other - pairs.across(centre)[:, 0], pairs.across(deviation)[:, 0])
+    behind = _itself if base.law is None else base.law.behind
+    apart_alike = _ratio(far - pairs.within(centre)[:, 0], pairs.within(deviation)[:, 0])
+    near_alike = behind(apart_alike)
+    other_alike = behind(_ratio(other - pairs.across(centre)[:, 0], pairs.across(deviation)[:, 0]))
     values = _by_sample(found.coefficients.reshape(places, levels, -1), parts.shares)
     slopes = pairs.within(_by_sample(found.slope_coefficients.reshape(places, levels, -1), roots))
+    tilts = pairs.within(_by_sample(found.tilt.reshape(places, levels, 1), roots))
     whole, whole_chi = average(found.second), average(found.chi)
     same = np.asarray((found.coefficients.reshape(places, levels, -1) ** 2).mean(1))
     rest = np.maximum(whole - same.sum(1), 0.0)  # powers beyond the series
@@ -211,18 +215,23 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
     across = None
     if base.across is not None:
         k = base.across.expand(maps[0].shape).numpy().reshape(-1)
-        across = sum_series(same, whole, _ratio(k - mean**2, average(variance.reshape(-1))))
+        across = sum_series(same, whole, behind(_ratio(k - mean**2, average(variance.reshape(-1)))))
     return Mixed(
         tuple(maps[0].shape), pair_shape, average(found.mean), whole, average(found.fourth), average(found.slope),
+        average(found.follows),
         average(found.stretch), whole_chi, average(found.chi_fourth),
         average(found.chi_place), average(found.chi_value), average(found.chi_both),
         average(found.echo) / np.where(whole > 0, whole, 1.0), at_far, at_other, across,
-        sum_series(slopes, slopes.sum(1) + chi_rest[pairs.place], near_alike), slopes[:, 1],
-        _near(base.near, weigh(same), weigh(series), float(weigh(rest)), float(weigh(near_alike))),
+        sum_series(slopes, slopes.sum(1) + chi_rest[pairs.place], near_alike), tilts[:, 0],
+        _near(base.near, weigh(same), weigh(series), float(weigh(rest)), float(weigh(apart_alike)), behind),
         _after(parts, weigh(found.second.reshape(places, levels))),
         _after(parts, weigh(found.chi.reshape(places, levels))),
         float(found.skew.mean()), float(found.steepest.max(initial=0.0)),
     )  # fmt: skip
+
+
+def _itself(correlation: Floats) -> Floats:
+    return correlation
 
 
 def _weighed(parts: Bins, weight: Tensor | None) -> tuple[Floats, Floats]:
@@ -311,15 +320,17 @@ class _Pairs(NamedTuple):
         return np.broadcast_to(mean, full.shape).reshape(samples.shape)
 
 
-def _near(near: Near | None, same: Floats, apart: Floats, rest: float, alike: float) -> Near | None:
+def _near(
+    near: Near | None, same: Floats, apart: Floats, rest: float, alike: float, behind: Callable[[Floats], Floats]
+) -> Near | None:
     """Closeness after the function: K at each lag, where close sites also have the same size."""
     if near is None:
         return None
     r = near.reshape(-1)
-    correlation = alike + r * (1 - alike)
+    correlation = behind(alike + r * (1 - alike))
     series = apart + r[:, None] * (same - apart)
     lags = sum_series(series, series.sum(1) + rest, correlation)
-    floor = float(sum_series(apart[None], apart.sum(keepdims=True) + rest, np.array([alike]))[0])
+    floor = float(sum_series(apart[None], apart.sum(keepdims=True) + rest, behind(np.array([alike])))[0])
     span = float(same.sum()) + rest - floor
     return ((lags - floor) / span).reshape(near.shape) if span > 0 else None
 

@@ -1,7 +1,7 @@
 """Convolutions of each channel that a network applies again and again with the same weights.
 
 A position encoding ``x + w ∗ x`` that is shared by all blocks sees, in ``x``, what it has added before. Over the draw
-of its taps ``ŵ``, its Fourier coefficients, are complex Gaussians of variance ``g``, the gain of one convolution, and of
+of its taps the Fourier coefficients ``ŵ`` are complex Gaussians of variance ``g``, the gain of one convolution, and of
 ``w ∗ … ∗ w ∗ s``, k times, the second moment is ``E |ŵ|^{2k} = k! g^k`` rather than ``g^k``. So results of the same
 weights on the same source are one source, and ``n`` of them in a row add up to ``(1 + ŵ)^n``, whose size grows with
 ``n² g`` rather than ``n g``.

@@ -330,11 +330,12 @@ def largest_of(node: Node, x: Signal, counts: Mapping[float, int], r: float) -> 
     variance = max(second - mean**2, 0.0)
     shared, apart = ((k - mean**2) / variance if variance > 0 else 1.0 for k in (far, other))
     correlation = float(np.clip(shared + r * (1 - shared), 0.0, 1.0))
+    correlation = correlation if base.law is None else float(base.law.behind(np.array(correlation)))
     f = x.function or IDENTITY
     g, w = _normal()
     u, wu = (g, w) if correlation > 1e-6 else (np.zeros(1), np.ones(1))
     standard = math.sqrt(correlation) * u[:, None] + math.sqrt(1 - correlation) * g[None]
-    places = torch.from_numpy(mean + math.sqrt(variance) * standard)
+    places = torch.from_numpy(mean + math.sqrt(variance) * (standard if base.law is None else base.law.at(standard)))
     values, slopes = f.call(places).numpy(), slope_of(f, None).call(places).numpy()
     first = square = chi = 0.0
     for n, count in counts.items():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from firstlight.graph import Node
 from firstlight.graph.vocabulary import REARRANGEMENT, SPLIT
+from firstlight.theory import law
 from firstlight.theory.axes import Axes, guess, main_kind, permute, reshape, resized
 from firstlight.theory.elementwise import IDENTITY
 from firstlight.theory.maps.arithmetic import mixed
@@ -102,7 +103,7 @@ def arrange(node: Node, ctx: Context) -> Step | None:
     ):  # `far` and `other` are known on average: of a token, at most this
         maps[2:] = [torch.minimum(m, maps[1]) for m in maps[2:]]
     axes = _axes(node, x, ctx.batch)
-    out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x), skew=x.skew)
+    out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x), skew=x.skew, law=law.of(x))
     kept = node.function in REARRANGEMENT and math.prod(shape_of(node)) == math.prod(x.shape)
     if kept:
         out = replace(out, terms=x.terms, simplex=_simplex(node, x), balanced=x.balanced, fresh=x.fresh)
@@ -203,7 +204,7 @@ def part(node: Node, ctx: Context) -> Step | None:
     maps = [_mapped(whole, x, m, index, False) for m in x.maps()]
     shape = shape_of(node)
     axes = resized(x.axes, shape) if len(shape) == len(x.shape) else _without(whole, x)
-    out = replace(with_maps(x, node, axes, maps), profile=fitting(x.profile, shape), skew=x.skew)
+    out = replace(with_maps(x, node, axes, maps), profile=fitting(x.profile, shape), skew=x.skew, law=law.of(x))
     out = ctx.register(_of_fewer(x, out))
 
     def pull(g: Gradient) -> list[Flow]:
@@ -247,6 +248,7 @@ def join(node: Node, ctx: Context) -> Step:
     profile = None if stacked else fitting(summed([(p.profile, w) for p, w in zip(parts, weights, strict=True)]), shape)
     skew = sum(n * p.skew for n, p in zip(sizes, parts, strict=True)) / sum(sizes)
     out = replace(with_maps(frame, node, axes, maps), spread=spread, near=near, profile=profile, skew=skew)
+    out = replace(out, law=law.joined(parts, [n / sum(sizes) for n in sizes]))
     if not stacked:
         out = replace(out, terms={**_joined(ctx, dim, parts, shape[dim]), node.name: 1.0})
     ctx.register(out)
