@@ -23,6 +23,7 @@ from firstlight.theory.elementwise import IDENTITY
 from firstlight.theory.gaussian import grid
 from firstlight.theory.maps.pointwise import slope_of
 from firstlight.theory.maps.registry import Context, Flow, Step, dims_of, linear_terms, rule, shape_of, with_maps
+from firstlight.theory.maps.weights import sharing
 from firstlight.theory.maps.windows import Window, each, scattered
 from firstlight.theory.mixture import even, fitting
 from firstlight.theory.signal import Gradient, Near, Signal, scalar
@@ -94,7 +95,18 @@ def average(node: Node, ctx: Context) -> Step:
         back = g.moved(second, _flat(g.far, window, counted))
         return [(x.name, replace(back, profile=scattered(g.profile, window)), True)]
 
-    return Step(ctx.register(out), pull)
+    return Step(ctx.register(_varying(x, out, ctx.batch)), pull)
+
+
+def _varying(x: Signal, out: Signal, batch: int) -> Signal:
+    """An average with the spread that it adds: it keeps what the elements of a channel share, which weights draw once.
+
+    Of the mean of ``C`` channels' squares that is ``2/C`` times their mean squared correlation (`weights.sharing`).
+    """
+    if x.anchors is not None or not x.fresh:
+        return out
+    more = 2 * max(sharing(out, batch) - sharing(x, batch), 0.0) / max(x.channels(), 1)
+    return replace(out, spread=x.spread + more, fresh=x.fresh + more)
 
 
 def _windowed(x: Signal, window: Window, node: Node) -> Tensor | None:
@@ -191,7 +203,7 @@ def over(
         back = g.moved(second, second if whole and sites > 1 else far)
         return [(x.name, replace(back, profile=None if uneven is None else _spread_out(uneven, dims, x.shape)), True)]
 
-    return Step(ctx.register(out), pull)
+    return Step(ctx.register(_varying(x, out, ctx.batch)), pull)
 
 
 def _blocks(values: Tensor, dims: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
