@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from wide_networks import disagreements, measured, normal, predicted
 
+from firstlight.graph import trace
+from firstlight.theory import as_they_are, walk
 from firstlight.theory.maps.attention import participation
 
 WIDTH, TOKENS = 256, 24
@@ -106,6 +108,36 @@ def test_attention_leans_further_where_tokens_lie_along_few_directions(way):
     mean, error = found.forward[said.nodes[-1].name]
     # In 24 directions the softmax leans by 1/24 of the logits' variance; in all 256 it would by 1/256.
     assert said.nodes[-1].forward_second_moment == pytest.approx(mean, abs=4 * error + 0.2 * mean)
+
+
+class Heads(nn.Module):
+    """Four heads of attention by hand, over tokens that a batch norm has taken the mean of."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.qkv = nn.BatchNorm1d(WIDTH), normal(nn.Linear(WIDTH, 3 * WIDTH, bias=False))
+
+    def forward(self, x):
+        x = self.norm((x + 2 * x.mean(1, keepdim=True)).flatten(0, 1)).unflatten(0, x.shape[:2])
+        q, k, v = (part.unflatten(2, (4, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, 2))
+        weights = torch.softmax(q @ k.transpose(2, 3) / (WIDTH / 4) ** 0.5, -1)
+        return (weights @ v).transpose(1, 2).flatten(2)
+
+
+def test_heads_by_hand_give_tokens_as_many_directions_as_their_values_have_and_samples_apart():
+    torch.manual_seed(0)
+    model, x = Heads(), torch.randn(2, 64, WIDTH)
+    _, steps, _ = walk(trace(model, x), as_they_are(model))
+    said = list(steps.values())[-1].signal
+    with torch.no_grad():
+        y = model(x)
+    one, two = y - y.mean(1, keepdim=True)
+    overlap = float((one @ two.T).square().mean() / (one.square().sum(1).mean() * two.square().sum(1).mean()))
+    assert said.directions() == pytest.approx(1 / overlap, rel=0.35)  # not four
+    means = y.mean(1)
+    between = float((means[0] * means[1]).mean() / y.square().mean())
+    assert between < -0.05
+    assert float(said.other.mean() / said.second.mean()) == pytest.approx(between, rel=0.25)
 
 
 def test_values_that_sum_to_zero_leave_what_weights_differ_from_equal_ones():

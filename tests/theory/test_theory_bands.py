@@ -75,3 +75,28 @@ def test_samples_that_have_more_in_common_than_there_is_left_overflow_nothing():
     signal = walk(trace(narrow(1, 8), torch.zeros(2, 64)), {"0.weight": (0.0, 1 / 64)})[0].signals["0:linear"]
     left = Gradient(scalar(1e-300, 2), scalar(0.0, 2), other=-1.0)
     assert 0 <= _shared_back(left, signal, 2) <= 1
+
+
+class Averaged(nn.Module):
+    """Few channels, whose means are drawn once and stay in an average while what differs between sites goes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(64, 8, 1, bias=False)
+
+    def forward(self, x):
+        return nn.functional.avg_pool2d(self.conv(torch.relu(x)), 4)
+
+
+def test_an_average_varies_by_what_the_elements_of_a_channel_share():
+    model, x = Averaged(), torch.randn(2, 64, 16, 16)
+    sizes = []
+    with torch.no_grad():
+        for seed in range(400):
+            torch.manual_seed(seed)
+            nn.init.normal_(model.conv.weight, std=64**-0.5)
+            sizes.append(float(model(x).square().mean().log()))
+    _, steps, _ = walk(trace(model, x), {"conv.weight": (0.0, 1 / 64)})
+    said = list(steps.values())[-1].signal.spread
+    assert said == pytest.approx(float(np.var(sizes)), rel=0.2)
+    assert said > 4 * steps["conv:conv2d"].signal.spread

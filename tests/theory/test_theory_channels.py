@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from wide_networks import gradients, normal
+from wide_networks import gradients, normal, predicted
 
 from firstlight.theory.maps.channels import Channels
 
@@ -26,6 +26,16 @@ def test_small_channels_get_large_gradients_through_a_function_before_a_norm(fir
     seen, said = gradients(mixer(first), noise, 4)
     for name in ("4:gelu", "3:conv2d", "1:batch_norm"):
         assert abs(np.log(said[name] / seen[name])) < within, (name, said[name], seen[name])
+
+
+def test_channels_without_a_level_are_not_opaque_behind_a_function():
+    # A batch norm leaves sites less than nothing in common, and a kernel over all of a small map has no level left.
+    model = nn.Sequential(
+        nn.BatchNorm2d(64), nn.Conv2d(64, 64, 9, padding=4, groups=64, bias=False), nn.GELU(), nn.BatchNorm2d(64)
+    )
+    said = predicted(model, torch.zeros(8, 64, 4, 4))
+    assert not said.opaque
+    assert said.nodes[-1].forward_second_moment == pytest.approx(1.0, rel=1e-3)
 
 
 def test_a_linear_function_leaves_what_the_weights_take_back():

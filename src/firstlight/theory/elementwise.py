@@ -21,6 +21,7 @@ from torch import Tensor
 
 from firstlight._typing import Floats
 from firstlight.theory.gaussian import find_kinks, grid, projections
+from firstlight.theory.law import Law
 
 _TERMS = 24
 _DISTINCT = 96  # more different (mean, variance) pairs than this are rounded, to a part in a thousand or a hundred
@@ -73,6 +74,8 @@ class Moments:
         skew: third cumulant of ``f`` over its variance to 3/2.
         fourth: E f⁴.
         slope: E f'.
+        follows: covariance of ``f`` with ``z`` over the variance of ``z``; of a Gaussian, `slope` (Stein).
+        tilt: E f' ẑ.
         stretch: E z f'(z), what E f changes by when z grows by a factor.
         chi: E f'².
         chi_fourth: E f'⁴.
@@ -87,6 +90,8 @@ class Moments:
     skew: Floats
     fourth: Floats
     slope: Floats
+    follows: Floats
+    tilt: Floats
     stretch: Floats
     chi: Floats
     chi_fourth: Floats
@@ -139,13 +144,15 @@ def powers(series: Floats, rest: Floats, correlation: Floats, row: Any = slice(N
     return found
 
 
-def moments(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0) -> Moments:
+def moments(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0, law: Law | None = None) -> Moments:
     """All moments of ``f(z)`` for ``z ~ N(mean, variance)``; both [U], equal pairs computed once; see `table`."""
-    found, places = table(f, mean, variance, skew)
+    found, places = table(f, mean, variance, skew, law)
     return found if len(found.mean) == 1 == len(mean) else found.at(places)
 
 
-def table(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0) -> tuple[Moments, Any]:
+def table(
+    f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0, law: Law | None = None
+) -> tuple[Moments, Any]:
     """The moments of the different Gaussians among some, and which of these each of all is, [U].
 
     Args:
@@ -153,6 +160,7 @@ def table(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0) -> 
         mean, variance: of ``z``, [U].
         skew: its third cumulant over ``variance`` to 3/2. Beyond 3 the density above is negative within ``|ẑ| < √3``,
             where it has its weight, so that is the most.
+        law: its whole distribution, where that is known; the third cumulant is then of no use.
     """
     same = _few(*_rounded(mean, variance, 12))
     if same is not None:  # as they are: what differs by less is the same number, computed in another order
@@ -160,15 +168,16 @@ def table(f: Elementwise, mean: Floats, variance: Floats, skew: float = 0.0) -> 
         unique = mean[first] + 1j * variance[first]
     else:
         unique, back = _few(*_rounded(mean, variance, 3)) or distinct(*_rounded(mean, variance, 2))
-    return _integrated(f, unique.tobytes(), min(max(round(skew, 3), -3.0), 3.0)), back
+    skew = 0.0 if law is not None else min(max(round(skew, 3), -3.0), 3.0)
+    return _integrated(f, unique.tobytes(), skew, law), back
 
 
 @lru_cache(maxsize=512)
-def _integrated(f: Elementwise, pairs: bytes, skew: float) -> Moments:
+def _integrated(f: Elementwise, pairs: bytes, skew: float, law: Law | None) -> Moments:
     """For different pairs, as complex numbers: the way back asks for those of the way there; a hundred take 50 kB."""
     unique = np.frombuffer(pairs, dtype=complex)
     mean, std = unique.real, np.sqrt(unique.imag)
-    return Moments(lambda: _Nodes(f, mean, std, skew).series(), *_Nodes(f, mean, std, skew).moments())
+    return Moments(lambda: _Nodes(f, mean, std, skew, law).series(), *_Nodes(f, mean, std, skew, law).moments())
 
 
 def _few(mean: Floats, variance: Floats) -> tuple[Any, Any] | None:
@@ -206,9 +215,11 @@ def _rounded(mean: Floats, variance: Floats, digits: int) -> tuple[Floats, Float
 class _Nodes:
     """A function and its slope at the nodes of a quadrature, [U, nodes]; only what is made of them is kept."""
 
-    def __init__(self, f: Elementwise, mean: Floats, std: Floats, skew: float) -> None:
-        self.g, self.weights = grid(mean, std, kinks(f))
-        z = torch.from_numpy(mean[:, None] + std[:, None] * self.g).requires_grad_()
+    def __init__(self, f: Elementwise, mean: Floats, std: Floats, skew: float, law: Law | None) -> None:
+        self.g, self.weights = grid(mean, std, kinks(f), None if law is None else law.normal)
+        self.place = self.g if law is None else law.at(self.g)
+        self.std, self.law = std, law
+        z = torch.from_numpy(mean[:, None] + std[:, None] * self.place).requires_grad_()
         with torch.enable_grad():
             y = f.call(z)
             slope = derivative(y, z)
@@ -223,16 +234,18 @@ class _Nodes:
 
     def moments(self) -> tuple[Floats, ...]:
         """The numbers of `Moments`, in its order."""
-        average, g, values, slopes = self.average, self.g, self.values, self.slopes
+        average, place, values, slopes = self.average, self.place, self.values, self.slopes
         squares, steep = values * values, slopes * slopes
         first, second = average(values), np.maximum(average(squares), 0)
         deviation = np.sqrt(np.maximum(second - first**2, 0.0))[:, None]
         standard = np.divide(values - first[:, None], deviation, out=np.zeros_like(values), where=deviation > 1e-150)
+        slope = average(slopes)
+        follows = slope if self.law is None else average(values * place) / np.maximum(self.std, 1e-150)
         return (
             first, second, average(standard * standard * standard), np.maximum(average(squares * squares), 0),
-            average(slopes), average(slopes * self.z), np.maximum(average(steep), 0),
-            np.maximum(average(steep * steep), 0), average(steep * g), average(steep * standard),
-            average(steep * standard * g), steep.max(1), np.maximum(average(squares * steep), 0),
+            slope, follows, average(slopes * place), average(slopes * self.z), np.maximum(average(steep), 0),
+            np.maximum(average(steep * steep), 0), average(steep * place), average(steep * standard),
+            average(steep * standard * place), steep.max(1), np.maximum(average(squares * steep), 0),
         )  # fmt: skip
 
     def series(self) -> Series:

@@ -32,19 +32,23 @@ def _legendre() -> tuple[Floats, Floats]:
     return nodes, weights
 
 
-def grid(mean: Floats, std: Floats, kinks: Sequence[float] = ()) -> tuple[Floats, Floats]:
+def grid(
+    mean: Floats, std: Floats, kinks: Sequence[float] = (), normal: Callable[[Floats], Floats] | None = None
+) -> tuple[Floats, Floats]:
     """Quadrature nodes for ``E f(mean + std·g)`` with standard normal ``g``, cut for a function with these `kinks`.
 
     Args:
         mean: means, shape [U].
         std: standard deviations, shape [U]; zero is allowed and gives ``f(mean)``.
         kinks: where ``f`` or its first derivative jumps.
+        normal: from ``T(g)`` to ``g``, for ``E f(mean + std·T(g))``.
 
     Returns:
         ``g`` and its weights, both [U, nodes]; the weights of each row sum to one up to 1e-15.
     """
     wide = np.maximum(std, 1e-300)[:, None]
     absolute = (np.array([*_ABSOLUTE, *kinks])[None] - mean[:, None]) / wide
+    absolute = absolute if normal is None else normal(absolute)
     relative = np.broadcast_to(np.array(_RELATIVE), (len(mean), len(_RELATIVE)))
     cuts = np.sort(np.clip(np.concatenate([absolute, relative], 1), -_EDGE, _EDGE), axis=1)
     nodes, weights = _legendre()

@@ -31,7 +31,7 @@ class Mixed:
 
     Attributes:
         shape: of the maps; `pair_shape` that of those between sites, which may differ between samples.
-        mean, second, fourth, slope, stretch, chi, chi_fourth, chi_place, chi_value, chi_both: as in `Moments`.
+        mean, second, fourth, slope, follows, stretch, chi, chi_fourth, chi_place, chi_value, chi_both: as in `Moments`.
         skew, steepest: likewise, of all places.
         echo: E (f f')² over E f².
         places: what the others are made of when they are asked for.
@@ -44,6 +44,7 @@ class Mixed:
     second: Floats
     fourth: Floats
     slope: Floats
+    follows: Floats
     stretch: Floats
     chi: Floats
     chi_fourth: Floats
@@ -187,7 +188,8 @@ def _mixed(base: Signal, f: Elementwise, weight: Tensor | None, counts: "list[Te
 
 
 _AVERAGED = (
-    "mean", "second", "fourth", "slope", "stretch", "chi", "chi_fourth", "chi_place", "chi_value", "chi_both", "echo",
+    "mean", "second", "fourth", "slope", "follows", "stretch", "chi", "chi_fourth", "chi_place", "chi_value",
+    "chi_both", "echo",
 )  # fmt: skip
 
 

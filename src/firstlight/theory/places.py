@@ -87,7 +87,7 @@ class Places:
         parts = bins(base.profile)
         means = pairs.real[:, None] * sized(parts)
         variance = np.maximum(pairs.imag[:, None] * parts.levels - means**2, 0.0)
-        found, which = table(f, means.reshape(-1), variance.reshape(-1), base.skew)
+        found, which = table(f, means.reshape(-1), variance.reshape(-1), base.skew, base.law)
         rows, row = alike(which.reshape(means.shape))
         return cls(
             base, shape, np.broadcast_shapes(shape, base.far.shape), parts, *_weighed(parts, weight), means,
@@ -120,6 +120,10 @@ class Places:
         (centre, place), (deviation, _) = (self.pairs.within(p) for p in self._gaussians)
         return _ratio(self._map("far", self.pair_shape) - centre[place, 0], deviation[place, 0])
 
+    def _behind(self, correlation: Floats) -> Floats:
+        """The same of the normal numbers behind the elements (`Law`), which Mehler's series is in."""
+        return correlation if self.base.law is None else self.base.law.behind(correlation)
+
     @cached_property
     def _values(self) -> Products:
         return self.pairs.products(_by_sample(self.table.coefficients[self.rows], self.parts.shares), self.row)
@@ -134,14 +138,14 @@ class Places:
     def far(self) -> Floats:
         """See `Mixed`."""
         series, place = self.pairs.within(self._values)
-        return powers(series, self._same[1][self.row[self.pairs.place]], self.alike, place)
+        return powers(series, self._same[1][self.row[self.pairs.place]], self._behind(self.alike), place)
 
     @cached_property
     def other(self) -> Floats:
         """See `Mixed`."""
         centre, deviation = (p.across()[p.pair, 0] for p in self._gaussians)
         between = _ratio(self._map("other", self.shape) - centre, deviation)
-        return powers(self._values.across(), self._same[1][self.row], between, self._values.pair)
+        return powers(self._values.across(), self._same[1][self.row], self._behind(between), self._values.pair)
 
     @cached_property
     def across(self) -> Floats | None:
@@ -151,7 +155,7 @@ class Places:
         variance = (self.deviations**2 @ self.heavy)[self.seen]
         between = _ratio(self._map("across", self.shape) - self._map("mean", self.shape) ** 2, variance)
         same, rest = self._same
-        return powers(same, rest[self.row], between, self.row)
+        return powers(same, rest[self.row], self._behind(between), self.row)
 
     @cached_property
     def _slopes(self) -> tuple[Floats, Any]:
@@ -161,15 +165,20 @@ class Places:
     @property
     def tilt(self) -> Floats:
         """See `Mixed`."""
-        slopes, place = self._slopes
-        return slopes[place, 1]
+        if self.base.law is None:
+            slopes, place = self._slopes
+            return np.asarray(slopes[place, 1])
+        tilts = _by_sample(self.table.tilt[self.rows][..., None], self.roots)
+        tilts, place = self.pairs.within(self.pairs.products(tilts, self.row))
+        return np.asarray(tilts[place, 0])
 
     @cached_property
     def slope_far(self) -> Floats:
         """See `Mixed`."""
         slopes, place = self._slopes
         beyond = (self.table.chi[self.rows] - (self.table.slope_coefficients**2).sum(1)[self.rows]) @ self.heavy
-        return powers(slopes, np.maximum(beyond, 0.0)[self.row[self.pairs.place]], self.alike, place)
+        rest = np.maximum(beyond, 0.0)[self.row[self.pairs.place]]
+        return powers(slopes, rest, self._behind(self.alike), place)
 
     @cached_property
     def near(self) -> Near | None:
@@ -180,9 +189,10 @@ class Places:
         series, place = self.pairs.within(self._values)
         weights = _weights(self.pair_shape, self.counts)
         apart = mean_weights(place, weights, len(series)) @ series
-        return _near(
-            self.base.near, rows @ same, apart, float(rows @ rest), float(np.average(self.alike, weights=weights))
-        )
+        alike = float(np.average(self.alike, weights=weights))
+        correlations = self._behind(np.clip(alike + self.base.near * (1 - alike), -1.0, 1.0))
+        least = float(self._behind(np.array([alike]))[0])
+        return _near(self.base.near, rows @ same, apart, float(rows @ rest), correlations, least)
 
     def after(self, squares: Floats) -> Tensor | None:
         """How uneven the map is of which the moments in `table` have these `squares`."""
@@ -230,13 +240,15 @@ def _by_sample(values: Floats, shares: Floats) -> Floats:
     return np.asarray(shares @ values)
 
 
-def _near(near: Near, same: Floats, apart: Floats, rest: float, alike: float) -> Near | None:
-    """Closeness after the function: K at each lag, where close sites also have the same size."""
-    correlation = np.clip(alike + near * (1 - alike), -1.0, 1.0)
+def _near(near: Near, same: Floats, apart: Floats, rest: float, alike: Floats, least: float) -> Near | None:
+    """Closeness after the function: K at each lag, where close sites also have the same size.
+
+    `alike` is the correlation at each lag, and `least` that of distant sites.
+    """
     lags = np.full_like(near, rest)
     for one, other in zip(same[::-1], apart[::-1], strict=True):
-        lags = lags * correlation + (other + near * (one - other))
-    floor = float(powers(apart[None], np.array([rest]), np.array([alike]))[0])
+        lags = lags * alike + (other + near * (one - other))
+    floor = float(powers(apart[None], np.array([rest]), np.array([least]))[0])
     span = float(same.sum()) + rest - floor
     return (lags - floor) / span if span > 0 else None
 

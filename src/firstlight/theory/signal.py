@@ -23,6 +23,7 @@ from firstlight.theory.elementwise import Elementwise
 if TYPE_CHECKING:
     from firstlight.theory.anchors import Anchors
     from firstlight.theory.filters import Filters, Response
+    from firstlight.theory.law import Law
     from firstlight.theory.taps import Taps
 
 Near: TypeAlias = Floats
@@ -55,6 +56,8 @@ class Signal:
         steps: the signals that the last operation of that function was applied to, each with the slope by it.
         terms: coefficients of the independent sources it is a linear combination of, by source.
         skew: third cumulant of one channel's elements over their variance to 3/2; of a function of `base`, its own.
+        law: how its elements are distributed about the mean, where that is known and not Gaussian; of a function of
+            `base` that of the base says it.
         spread: variance of log(second moment) over weight draws, carried along so far.
         fresh: what part of `spread` is this result's own channels being few; a function of them counts that anew.
         swing: variance of log(size) of one channel over samples, shared by all sites of a sample (a gate's doing).
@@ -84,6 +87,7 @@ class Signal:
     steps: "tuple[tuple[Signal, Elementwise], ...]" = ()
     terms: "Mapping[str, Coefficient]" = field(default_factory=dict)
     skew: float = 0.0
+    law: "Law | None" = None
     spread: float = 0.0
     fresh: float = 0.0
     swing: float = 0.0

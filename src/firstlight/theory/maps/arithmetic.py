@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from firstlight.graph import Node
+from firstlight.theory import law
 from firstlight.theory.axes import Axes, main_kind, resized
 from firstlight.theory.elementwise import IDENTITY, Elementwise, aten, derivative
 from firstlight.theory.maps.broadcast import aligned, reduced
@@ -214,6 +215,7 @@ def total(node: Node, ctx: Context, a: Signal, b: Signal, alpha: float) -> Step:
         node.name, shape, axes, x.mean + alpha * y.mean, second.clamp_min(0), far, other,
         mixed([x, y], [1.0, alpha**2]), fitting(profile, shape), terms=_main_terms(ctx, terms), spread=spread,
         fresh=fresh, rows=_rows(a, b, alpha), rank=1 / _overlap(x, y, share), read=a.read, skew=_skewed(x, y, alpha),
+        law=law.total(x, y, alpha),
     )  # fmt: skip
     inside = [
         _part(z, scale, other_, float(shared[0].mean())) for z, scale, other_ in ((x, 1.0, alpha), (y, alpha, 1.0))

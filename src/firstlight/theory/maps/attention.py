@@ -195,9 +195,11 @@ def of_signals(node: Node, ctx: Context, a: Signal, b: Signal, axes: Axes) -> St
         logits, alike = (max(math.log(max(n * n * x, 1.0)), 0.0) for x in (qa, row))
         leaning = lean(logits, n * qa, b) if ctx.is_signal(a.name) else 0.0
         second += leaning * free
-        far = float(b.far.mean()) + (n * row + leaning * alike / max(logits, 1e-300)) * free
-    maps = [scalar(v, rank) for v in (mean, second, min(far, second), min(max(other, 0.0), second))]
-    out = with_maps(replace(a, near=None), node, resized(axes, shape_of(node)), maps)
+        same = same_window(b.shape[-2], b.sites())
+        far = float(b.far.mean()) + (same * n * row + leaning * alike / max(logits, 1e-300)) * free
+    maps = [scalar(v, rank) for v in (mean, second, min(far, second), min(max(other, -second), second))]
+    whose = b if a.simplex == -1 else a  # averages of tokens lie along the tokens' directions
+    out = with_maps(replace(a, near=None, rank=whose.rank, read=whose.read), node, resized(axes, shape_of(node)), maps)
     out = replace(out, spread=a.spread + b.spread, rows=scalar(rows, rank) if a.simplex != -1 else None)
     ctx.register(out)
     return Step(out, lambda g: _back(g, out, (a, b), (pa, pb)))
@@ -238,6 +240,11 @@ def _back(g: Gradient, out: Signal, operands: tuple[Signal, Signal], pairs: tupl
         (a.name, Gradient(to_a, far_a, g.spread + a.spread, g.doubt, rows=alike), True),
         (b.name, Gradient(to_b, far_b, g.spread + b.spread, g.doubt), True),
     ]
+
+
+def same_window(tokens: int, sites: int) -> float:
+    """Of two sites of one sample, how often they are in one window of so many tokens, and average the same values."""
+    return (tokens - 1) / (sites - 1) if sites > tokens else 1.0
 
 
 def columns_alike(g: Gradient, a: Signal, b: Signal) -> float:

@@ -65,7 +65,8 @@ def channels(base: Signal, f: Elementwise, ctx: Context) -> Channels | None:
     means, variances = level**0.5 * means, (second - level) * before
     after, slopes = np.empty_like(means), np.empty_like(means)
     for side in (means >= 0, means < 0):  # weights that lower a channel's mean turn what they read, and its skew, over
-        found = moments(f, means[side], variances[side], float(np.mean(skewed[side])) if side.any() else 0.0)
-        after[side], slopes[side] = found.second - found.mean**2, found.chi
+        if side.any():  # of channels that have no level at all, none is below zero
+            found = moments(f, means[side], variances[side], float(np.mean(skewed[side])))
+            after[side], slopes[side] = found.second - found.mean**2, found.chi
     after = np.maximum(after, _CLOSED * float(after.mean()))
     return Channels(before, after, slopes) if float(after.mean()) > 0 else None

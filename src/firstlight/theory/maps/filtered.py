@@ -222,7 +222,7 @@ def _sum(node: Node, ctx: Context, step: Step) -> Step:
     base = ctx.signals[one.base]
     if one.base == two.base and followed is not None and base.skew:
         skew = _covariance(followed, step.signal, ctx).skewed(followed, base.skew)
-        found = replace(found, signal=replace(found.signal, skew=skew))
+        found = replace(found, signal=replace(found.signal, skew=skew, law=None))
     return replace(found, pull=pull)
 
 

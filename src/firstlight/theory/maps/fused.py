@@ -29,6 +29,7 @@ from firstlight.theory.maps.attention import (
     pair_along,
     pair_of_rows,
     participation,
+    same_window,
 )  # fmt: skip
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.mixture import fitted
@@ -149,7 +150,7 @@ def _same_window(q: Signal, seen: _Seen) -> float:
     if windows <= 1:
         return 1.0
     if seen.window is None:
-        return (q.shape[-2] - 1) / (q.sites() - 1)
+        return same_window(q.shape[-2], q.sites())
     of_one = sum(seen.queries) / seen.window.numel()
     return sum(seen.pairs) / seen.window.numel() / max(of_one * (windows * of_one - 1), 1e-300)
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from firstlight.graph import Node
+from firstlight.theory import law
 from firstlight.theory.axes import label, main_kind, size
 from firstlight.theory.maps.channels import channels
 from firstlight.theory.maps.filtered import closeness, over_channels, sizes, sizes_differ
@@ -90,7 +91,7 @@ def standardize(node: Node, ctx: Context, x: Signal, group: Group, eps: float, *
     out = replace(out, balanced=centred and not ctx.is_signal(x.name) and beta == (0.0, 0.0))
     out = replace(out, terms=_terms(x, float((gamma[0] / root).mean())))
     if group.channels == 1:
-        out = replace(out, skew=math.copysign(x.skew, x.skew * gamma[0]))
+        out = replace(out, skew=math.copysign(x.skew, x.skew * gamma[0]), law=law.of(x) if gamma[0] > 0 else None)
     profile = about_mean(x.profile, float(x.second.mean()), float(level.mean())) if shared else None
     near = out.near
     if group.channels == 1:

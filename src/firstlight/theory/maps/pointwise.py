@@ -39,7 +39,7 @@ def of_function(node: Node, ctx: Context, base: Signal, f: Elementwise) -> Signa
     """The signal ``f(base)``."""
     found = mixed(base, f)
     back = found.map
-    terms = {**linear_terms(base.terms, found.mean_of(found.slope)), node.name: 1.0}
+    terms = {**linear_terms(base.terms, found.mean_of(found.follows)), node.name: 1.0}
     excess = max(_excess(found, found.fourth, found.second), 0.0)
     signal = Signal(
         node.name, shape_of(node), base.axes, back(found.mean), back(found.second), back(found.far), back(found.other),
@@ -58,7 +58,7 @@ def of_function(node: Node, ctx: Context, base: Signal, f: Elementwise) -> Signa
 def _rank(base: Signal, found: Mixed) -> float:
     """The linear part keeps its directions, ``E f'² v`` of the variance, and the rest has those of all channels."""
     whole = found.mean_of(found.second - found.mean**2)
-    share = min(found.mean_of(found.slope**2) * float(base.variance.mean()) / whole, 1.0) if whole > 0 else 1.0
+    share = min(found.mean_of(found.follows**2) * float(base.variance.mean()) / whole, 1.0) if whole > 0 else 1.0
     return 1 / (share**2 / base.directions() + (1 - share**2) / max(base.channels(), 1))
 
 

@@ -23,6 +23,7 @@ from firstlight.theory.elementwise import IDENTITY
 from firstlight.theory.gaussian import grid
 from firstlight.theory.maps.pointwise import slope_of
 from firstlight.theory.maps.registry import Context, Flow, Step, dims_of, linear_terms, rule, shape_of, with_maps
+from firstlight.theory.maps.weights import sharing
 from firstlight.theory.maps.windows import Window, each, scattered
 from firstlight.theory.mixture import even, fitting
 from firstlight.theory.signal import Gradient, Near, Signal, scalar
@@ -94,7 +95,18 @@ def average(node: Node, ctx: Context) -> Step:
         back = g.moved(second, _flat(g.far, window, counted))
         return [(x.name, replace(back, profile=scattered(g.profile, window)), True)]
 
-    return Step(ctx.register(out), pull)
+    return Step(ctx.register(_varying(x, out, ctx.batch)), pull)
+
+
+def _varying(x: Signal, out: Signal, batch: int) -> Signal:
+    """An average with the spread that it adds: it keeps what the elements of a channel share, which weights draw once.
+
+    Of the mean of ``C`` channels' squares that is ``2/C`` times their mean squared correlation (`weights.sharing`).
+    """
+    if x.anchors is not None or not x.fresh:
+        return out
+    more = 2 * max(sharing(out, batch) - sharing(x, batch), 0.0) / max(x.channels(), 1)
+    return replace(out, spread=x.spread + more, fresh=x.fresh + more)
 
 
 def _windowed(x: Signal, window: Window, node: Node) -> Tensor | None:
@@ -192,7 +204,7 @@ def over(
         back = g.moved(second, second if whole and sites > 1 else far)
         return [(x.name, replace(back, profile=None if uneven is None else _spread_out(uneven, dims, x.shape)), True)]
 
-    return Step(ctx.register(out), pull)
+    return Step(ctx.register(_varying(x, out, ctx.batch)), pull)
 
 
 def _blocks(values: Tensor, dims: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
@@ -331,11 +343,12 @@ def largest_of(node: Node, x: Signal, counts: Mapping[float, int], r: float) -> 
     variance = max(second - mean**2, 0.0)
     shared, apart = ((k - mean**2) / variance if variance > 0 else 1.0 for k in (far, other))
     correlation = float(np.clip(shared + r * (1 - shared), 0.0, 1.0))
+    correlation = correlation if base.law is None else float(base.law.behind(np.array(correlation)))
     f = x.function or IDENTITY
     g, w = _normal()
     u, wu = (g, w) if correlation > 1e-6 else (np.zeros(1), np.ones(1))
     standard = math.sqrt(correlation) * u[:, None] + math.sqrt(1 - correlation) * g[None]
-    places = torch.from_numpy(mean + math.sqrt(variance) * standard)
+    places = torch.from_numpy(mean + math.sqrt(variance) * (standard if base.law is None else base.law.at(standard)))
     values, slopes = f.call(places).numpy(), slope_of(f, None).call(places).numpy()
     first = square = chi = 0.0
     for n, count in counts.items():

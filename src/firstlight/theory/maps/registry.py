@@ -128,7 +128,7 @@ def with_maps(signal: Signal, node: Node, axes: Axes, maps: Iterable[Tensor]) ->
     return replace(
         signal, name=node.name, shape=shape_of(node), axes=axes, mean=mean, second=second, far=far, other=other,
         base=None, function=None, steps=(), terms={node.name: 1.0}, rows=None,
-        simplex=0, balanced=False, across=None, skew=0.0, swing=0.0, fresh=0.0, profile=None,
+        simplex=0, balanced=False, across=None, skew=0.0, law=None, swing=0.0, fresh=0.0, profile=None,
         anchors=None, filters=None,
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from firstlight.graph import Node
 from firstlight.graph.vocabulary import REARRANGEMENT, SPLIT
+from firstlight.theory import law
 from firstlight.theory.axes import Axes, guess, main_kind, permute, reshape, resized
 from firstlight.theory.elementwise import IDENTITY
 from firstlight.theory.maps.arithmetic import mixed
@@ -68,7 +69,7 @@ def arrange(node: Node, ctx: Context) -> Step | None:
     ):  # `far` and `other` are known on average: of a token, at most this
         maps[2:] = [torch.minimum(m, maps[1]) for m in maps[2:]]
     axes = _axes(node, x, ctx.batch)
-    out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x), skew=x.skew)
+    out = replace(with_maps(x, node, axes, maps), profile=_profile(node, x), skew=x.skew, law=law.of(x))
     kept = node.function in REARRANGEMENT and math.prod(shape_of(node)) == math.prod(x.shape)
     if kept:
         out = replace(out, terms=x.terms, simplex=_simplex(node, x), balanced=x.balanced, fresh=x.fresh)
@@ -127,13 +128,16 @@ def _parts_of(node: Node, ctx: Context, x: Signal) -> dict[str, Coefficient]:
     return found
 
 
-def _joined(dim: int, parts: Sequence[Signal], size: int) -> dict[str, Coefficient]:
-    """The sources of a slice that is put back in its place among others."""
-    start, found = 0, {}
+def _joined(ctx: Context, dim: int, parts: Sequence[Signal], size: int) -> dict[str, Coefficient]:
+    """The sources of a slice that is put back in its place among others; of what was made of them, likewise."""
+    start = 0
+    found: dict[str, Coefficient] = {}
     for p in parts:
         if p.shape[dim] >= _NEARLY_ALL * size:
             end = f"[{dim}:{start}:{size}]"
             found = {source.removesuffix(end): c for source, c in p.terms.items() if source.endswith(end)}
+            for source in found:
+                ctx.leaves[source] = ctx.leaves[source + end]
         start += p.shape[dim]
     return found
 
@@ -173,7 +177,7 @@ def part(node: Node, ctx: Context) -> Step | None:
     maps = [mapped(whole, x, m, index, False) for m in x.maps()]
     shape = shape_of(node)
     axes = resized(x.axes, shape) if len(shape) == len(x.shape) else _without(whole, x)
-    out = replace(with_maps(x, node, axes, maps), profile=fitting(x.profile, shape), skew=x.skew)
+    out = replace(with_maps(x, node, axes, maps), profile=fitting(x.profile, shape), skew=x.skew, law=law.of(x))
     out = ctx.register(_of_fewer(x, out))
 
     def pull(g: Gradient) -> list[Flow]:
@@ -217,8 +221,9 @@ def join(node: Node, ctx: Context) -> Step:
     profile = None if stacked else fitting(summed([(p.profile, w) for p, w in zip(parts, weights, strict=True)]), shape)
     skew = sum(n * p.skew for n, p in zip(sizes, parts, strict=True)) / sum(sizes)
     out = replace(with_maps(frame, node, axes, maps), spread=spread, near=near, profile=profile, skew=skew)
+    out = replace(out, law=law.joined(parts, [n / sum(sizes) for n in sizes]))
     if not stacked:
-        out = replace(out, terms={**_joined(dim, parts, shape[dim]), node.name: 1.0})
+        out = replace(out, terms={**_joined(ctx, dim, parts, shape[dim]), node.name: 1.0})
     ctx.register(out)
 
     def pull(g: Gradient) -> list[Flow]:

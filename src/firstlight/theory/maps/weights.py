@@ -22,6 +22,7 @@ from firstlight.graph import Node
 from firstlight.theory import spectrum
 from firstlight.theory.anchors import centred
 from firstlight.theory.axes import Axes, main_kind, size
+from firstlight.theory.maps.again import again
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, shape_of, with_maps
 from firstlight.theory.maps.windows import Window, each, leading_padding, scattered
 from firstlight.theory.mixture import even, fitting
@@ -274,6 +275,8 @@ def convolution(node: Node, ctx: Context) -> Step | None:
                     steady=per_group == 1 and _steady(x, ctx))  # fmt: skip
         free = replace(free, drawn=free.square / per_group if per_group > 1 else 0.0)
     signal = _convolved(node, ctx, x, maps, near, free, profile)
+    if per_group == 1 and signal.shape == x.shape:
+        signal = again(ctx, x, weight, signal, math.prod(kernel))
     every = x.directions() / x.channels() * terms * groups / free.unevenness  # each group reads channels of its own
     signal = spread_out(signal, every, shape_of(node)[1])
     factor = _pulled(weight) * shape_of(node)[1] / groups
