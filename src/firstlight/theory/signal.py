@@ -123,7 +123,8 @@ class Signal:
         weights = self.lag_weights()
         if self.near is None or weights is None:
             return self.far
-        close = float((weights * self.near).sum()) - float(weights.ravel()[0])
+        same = float(weights.ravel()[0])  # pairs of a site with itself, which are no part of the average
+        close = (float((weights * self.near).sum()) - same) / (1 - same) if same < 1 else 0.0
         return self.far + max(close, 0.0) * (self.second - self.far).clamp_min(0)
 
     def level(self, samples: int) -> float:
