@@ -141,6 +141,10 @@ class Weighted(nn.Module):
 
 CASES = {
     "linear": (layer(lambda: nn.Linear(WIDTH, 2 * WIDTH)), TOKENS),
+    "patches of tokens": (
+        layer(written(lambda x: x.reshape(4, 3, -1)), lambda: nn.Linear(4 * WIDTH, WIDTH)), TOKENS,
+    ),
+    "layer of sites": (layer(written(lambda x: x.transpose(1, 2)), lambda: nn.Linear(12, WIDTH)), TOKENS),
     "convolution": (conv(3, padding=1), IMAGE),
     "strided": (conv(3, stride=2, padding=1), IMAGE),
     "dilated": (conv(3, dilation=2), IMAGE),
@@ -180,6 +184,7 @@ CASES = {
     "layer norm": (lambda: nn.LayerNorm(WIDTH), TOKENS),
     "root mean square norm": (lambda: nn.RMSNorm(WIDTH), TOKENS),
     "batch norm": (lambda: nn.BatchNorm2d(WIDTH), IMAGE),
+    "batch norm of tokens": (lambda: nn.BatchNorm1d(12), TOKENS),
     "group norm": (lambda: nn.GroupNorm(4, WIDTH), IMAGE),
     "instance norm": (lambda: nn.InstanceNorm2d(WIDTH), IMAGE),
     "response norm": (lambda: nn.LocalResponseNorm(5, 0.1, 0.75, 1.0), IMAGE),

@@ -180,7 +180,11 @@ def _independent(x: Signal, group: Group, level: float) -> float:
 def _own_sites(x: Signal, group: Group, alike: float) -> float:
     """Mean squared correlation of two sites of one sample: `alike` far apart, more where close; sizes differ."""
     apart = (1 - 1 / group.sites) * alike**2
-    uneven = 1.0 if x.profile is None else float(x.profile.square().mean())
+    uneven = 1.0
+    if x.profile is not None:  # over the places of the group: what is normalized apart has a size of its own
+        dims = [d for d in group.dims if d < x.profile.dim()]
+        own, square = (m.mean(dims, keepdim=True) if dims else m for m in (x.profile, x.profile.square()))
+        uneven = float((square / own.square().clamp_min(1e-300)).mean())
     if x.near is None:
         return uneven / group.sites + apart
     weights, r = x.lag_weights(), x.near
