@@ -225,7 +225,11 @@ def weighted_sum(node: Node, ctx: Context, x: Signal, weight: Signal, out: int) 
     axes, near = (*x.axes[:-1], (("c", out),)), x.near
     if main_kind(x.axes[-1]) == "s" and size(x.axes, "s", [last]) > 1:
         axes = (*(tuple(("s" if k == "c" else k, n) for k, n in a) for a in x.axes[:-1]), (("c", out),))
-        maps[2], near = maps[0] ** 2 + _pulled(weight) * collect(x.mean**2, False), None
+        # Two of those share the sites that are summed and have channels of their own: so have two samples, but for one
+        # pair in as many as there are channels.
+        level, near = maps[0] ** 2 + _pulled(weight) * collect(x.mean**2, False), None
+        apart = _pulled(weight) * collect(x.other - x.mean**2, False) / max(size(x.axes[:-1], "c"), 1)
+        maps[2:4] = level, level + apart
     signal = _finish(node, ctx, x, axes, maps, near, independent(_free(weight, fan_in)))
     if x.profile is not None and x.profile.shape[last] == 1:
         signal = replace(signal, profile=fitting(x.profile, signal.shape))
