@@ -73,7 +73,8 @@ def arrange(node: Node, ctx: Context) -> Step | None:
     kept = node.function in REARRANGEMENT and math.prod(shape_of(node)) == math.prod(x.shape)
     if kept:
         out = replace(out, terms=x.terms, simplex=_simplex(node, x), balanced=x.balanced, fresh=x.fresh)
-        out = replace(out, rows=None if x.rows is None else x.rows.mean().reshape((1,) * len(axes)))
+        rows = x.rows if _along_rows(node, x) else None
+        out = replace(out, rows=None if rows is None else rows.mean().reshape((1,) * len(axes)))
     elif node.function.startswith("upsample"):
         out = replace(out, near=None)
     elif node.function in ("slice", "narrow"):
@@ -83,7 +84,7 @@ def arrange(node: Node, ctx: Context) -> Step | None:
     ctx.register(out)
 
     def pull(g: Gradient) -> list[Flow]:
-        rows = g.rows if kept and shape_of(node)[-1:] == x.shape[-1:] else None
+        rows = g.rows if kept and _along_rows(node, x) else None
         if kept and g.second.numel() == 1 and g.far.numel() == 1:
             rank = (1,) * len(x.shape)
             second, far = g.second.reshape(rank), g.far.reshape(rank)
@@ -98,6 +99,13 @@ def arrange(node: Node, ctx: Context) -> Step | None:
         return [(x.name, replace(g.moved(second, far), rows=rows, profile=profile), True)]
 
     return Step(out, pull)
+
+
+def _along_rows(node: Node, x: Signal) -> bool:
+    """Whether the last dimension is the last one still."""
+    if node.function in PERMUTING:
+        return order(node, len(x.shape))[-1] == len(x.shape) - 1
+    return shape_of(node)[-1:] == x.shape[-1:]
 
 
 def _of_copies(second: Tensor, far: Tensor, n: float) -> tuple[Tensor, Tensor]:
