@@ -1,14 +1,18 @@
 """What is kept of signals, gradients, kernels and data, each number by enumeration or against draws."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from wide_networks import Written
 
 from firstlight.graph import trace
-from firstlight.theory import InputMoments, law, walk
+from firstlight.theory import InputMoments, as_they_are, law, propagate, walk
 from firstlight.theory.anchors import Anchors
 from firstlight.theory.axes import label
+from firstlight.theory.elementwise import aten
 from firstlight.theory.lone import of_field
 from firstlight.theory.signal import Gradient, Signal, scalar
 from firstlight.theory.spectrum import Spectrum, alike_within, sharing
@@ -135,3 +139,52 @@ def test_a_part_is_distributed_as_the_whole() -> None:
     whole, part = signals["relu"], list(signals.values())[-1]
     assert part.skew == whole.skew > 1
     assert law.of(part) == law.of(whole) is not None
+
+
+@pytest.mark.parametrize("lower", [0.1, 0.3])
+def test_a_random_slope_is_its_middle(lower: float) -> None:
+    model = Written(lambda x: torch.nn.functional.rrelu(x, lower, 0.5))
+    said = propagate(trace(model, torch.zeros(4, 64)), {}, training=False)
+    middle = (lower + 0.5) / 2
+    assert said.nodes[-1].forward_second_moment == pytest.approx((1 + middle**2) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("width", [3, 5, 8])
+def test_the_length_of_a_few_numbers_is_less_than_the_root_of_its_square(width: int) -> None:
+    model = Written(lambda x: torch.linalg.vector_norm(x, dim=-1))
+    said = propagate(trace(model, torch.zeros(4, width)), {}).nodes[-1]
+    chi = math.sqrt(2) * math.exp(math.lgamma((width + 1) / 2) - math.lgamma(width / 2))  # E of a chi variable
+    assert said.forward_mean == pytest.approx(chi, rel=0.01)
+    assert said.forward_second_moment == pytest.approx(width)
+
+
+def test_parameters_know_their_fourth_moment() -> None:
+    found = as_they_are(Uniform())
+    assert found["weight"][2] == pytest.approx(1.8, rel=0.02)  # of a uniform distribution
+    assert found["bias"][2] == 3.0
+
+
+class Uniform(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.rand(200, 200, generator=torch.Generator().manual_seed(0)) - 0.5)
+        self.bias = torch.nn.Parameter(torch.zeros(200))
+
+
+def test_correlation_is_between_two_samples_and_relative() -> None:
+    model = Written(lambda x: 3 * torch.relu(x))
+    said = propagate(trace(model, torch.zeros(4, 64)), {}).nodes[-1]
+    assert said.correlation == pytest.approx(1 / np.pi)  # (E relu)²/E relu²
+
+
+def test_quantiles_of_parts_count_by_their_share() -> None:
+    x = signal_of(0.0)
+    cut = replace(x, base=x, function=aten("relu", {}), mean=scalar(0.4, 2), second=scalar(0.5, 2))
+    alone, half, little = (law.joined([cut, x], [s, 1 - s]) for s in (1.0, 0.5, 0.1))
+    distances = [float((law.WEIGHTS * (found.quantiles - law.NODES) ** 2).sum()) for found in (alone, half, little)]
+    assert distances[0] > 3 * distances[1] > 9 * distances[2]
+
+
+def signal_of(mean: float) -> Signal:
+    one = scalar(1.0, 2)
+    return Signal("x", (4, 64), label((4, 64), "bc"), scalar(mean, 2), one, scalar(mean**2, 2), scalar(mean**2, 2))
