@@ -131,3 +131,28 @@ def test_a_norm_after_a_global_average_divides_each_sample_by_what_its_sites_sha
         said = propagate(graph, drawn, inputs=told)
         ratio = said["0:conv2d"].backward_second_moment / said["4:linear"].backward_second_moment
         assert (ratio == pytest.approx(measured_ratio, rel=0.1)) == right, (ratio, measured_ratio)
+
+
+class Prefixed(nn.Module):
+    """As networks are written that may have class tokens, and have none."""
+
+    def __init__(self, tokens):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.tokens = nn.Conv2d(3, 16, 4, 4), tokens
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        return torch.cat([x[:, : self.tokens], torch.relu(x[:, self.tokens :])], 1)
+
+
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_no_tokens_at_all_are_no_part(tokens):
+    batch = torch.rand(4, 3, 32, 32)
+    graph = trace(Prefixed(tokens), batch)
+    said = propagate(graph, as_they_are(Prefixed(tokens)), inputs=InputMoments.of(batch))
+    assert not said.opaque
+    joined, cut, embedded = said.nodes[-1], said["relu"], said["flatten"]
+    share = tokens / 64
+    wanted = share * embedded.forward_second_moment + (1 - share) * cut.forward_second_moment
+    assert joined.forward_second_moment == pytest.approx(wanted, rel=0.02)

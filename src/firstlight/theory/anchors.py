@@ -226,7 +226,7 @@ def calibrated(x: Signal) -> Signal:
     ``K(lag) = far + r (q - far)`` averages over all pairs of sites to ``far + r̄ (q - far)``. What is added to such an
     average is less at a border, where padding makes a signal small: ``K(i, j)`` goes with ``√(q_i q_j)``.
     """
-    if x.anchors is None:
+    if x.anchors is None or 0 in x.shape:
         return x
     n, sites = x.anchors.samples, max(x.sites(), 1)
     place = next((d for d, axis in enumerate(x.axes) if main_kind(axis) == "b" and x.shape[d] == n), None)

@@ -131,20 +131,27 @@ def _step(node: Node, context: Context) -> Step:
         return _opaque(node, context, f"no rule for {node.op}")
     try:
         step = known(node, context)
+        wrong = "does not know this use" if step is None else _wrong(step)
+        if step is not None and not wrong:
+            return _carried(node, context, step)
     except (RuntimeError, IndexError, ValueError, KeyError, TypeError, ArithmeticError) as error:
-        return _opaque(node, context, f"the rule for {node.op} does not know this use: {type(error).__name__}: {error}")
-    if step is None:
-        return _opaque(node, context, f"the rule for {node.op} does not know this use")
+        wrong = f"does not know this use: {type(error).__name__}: {error}"
+    return _opaque(node, context, f"the rule for {node.op} {wrong}")
+
+
+def _wrong(step: Step) -> str:
+    """Why moments cannot be right; empty when they can."""
     if not all(bool(torch.isfinite(m).all()) for m in step.signal.maps()):
-        return _opaque(node, context, f"the rule for {node.op} gave a moment that is not finite")
-    if float(step.signal.second.min()) < 0:
-        return _opaque(node, context, f"the rule for {node.op} gave a negative second moment")
+        return "gave a moment that is not finite"
+    return "gave a negative second moment" if float(step.signal.second.min()) < 0 else ""
+
+
+def _carried(node: Node, context: Context, step: Step) -> Step:
+    """With what goes along beside the moments: spread, the kernel of real data, filters of channels."""
     signal = follow(node, context, step.signal)
     signal = replace(signal, spread=signal.spread + step.local, fresh=signal.fresh + step.local)
-    if signal.anchors is None:
-        return filtered(node, context, replace(step, signal=signal))
-    if signal.terms.get(node.name) is not None:  # a source of its own, whose covariances the anchors have set
-        context.leaves.pop(node.name, None)
+    if signal.anchors is not None and signal.terms.get(node.name) is not None:
+        context.leaves.pop(node.name, None)  # a source of its own, whose covariances the anchors have set
         context.register(signal)
     return filtered(node, context, replace(step, signal=signal))
 

@@ -324,7 +324,7 @@ def _product(node: Node, ctx: Context, out: Signal) -> Anchors | None:
 @_carries("cat", "concat")
 def _joined(node: Node, ctx: Context, out: Signal) -> Anchors | None:
     """Channels side by side; a token more among many leaves the others as they are."""
-    parts = [ctx.signals[name] for name in node.inputs]
+    parts = [x for name in node.inputs if 0 not in (x := ctx.signals[name]).shape]
     largest = max(parts, key=lambda x: math.prod(x.shape))
     if largest.anchors is None:
         return None

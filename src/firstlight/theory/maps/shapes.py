@@ -209,8 +209,9 @@ def cut(node: Node, ctx: Context) -> Step:
 
 @rule("cat", "concat", "stack")
 def join(node: Node, ctx: Context) -> Step:
-    """Joins tensors: each keeps its moments, as a segment of the map."""
-    parts = [ctx.signals[name] for name in node.inputs]
+    """Joins tensors: each keeps its moments, as a segment of the map; no tokens, where some may be, are no segment."""
+    every = [ctx.signals[name] for name in node.inputs]
+    parts = [p for p in every if 0 not in p.shape] or every
     shape = shape_of(node)
     dim = int(node.arguments.get("dim", 0)) % len(shape)
     stacked = node.function == "stack"
