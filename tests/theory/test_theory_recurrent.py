@@ -39,9 +39,9 @@ def test_the_gradient_through_time(inputs, states):
         (gradient,) = torch.autograd.grad(y, x, torch.randn_like(y))
         seen.append(gradient.square().mean((0, 2)).numpy())
     cell = Cell(WIDTH, WIDTH, inputs / WIDTH, states / WIDTH, 0.0, 0.0)
-    _, moments = run(cell, Course(np.ones(TIMES), np.zeros(3)))
+    _, instants = run(cell, Course(np.ones(TIMES), np.zeros(3)))
     arriving = np.tile([1.0, 0.0, 0.0], (TIMES, 1))
-    assert backward(cell, moments, arriving)[:, 0] == pytest.approx(np.mean(seen, 0), rel=0.08)
+    assert backward(cell, instants, arriving)[:, 0] == pytest.approx(np.mean(seen, 0), rel=0.08)
 
 
 class Recurrent(nn.Module):

@@ -164,7 +164,7 @@ def table(
     """
     same = _few(*_rounded(mean, variance, 12))
     if same is not None:  # as they are: what differs by less is the same number, computed in another order
-        first, back = _first(same[1]), same[1]
+        first, back = first_places(same[1]), same[1]
         unique = mean[first] + 1j * variance[first]
     else:
         unique, back = _few(*_rounded(mean, variance, 3)) or distinct(*_rounded(mean, variance, 2))
@@ -199,7 +199,7 @@ def distinct(one: Floats, other: Floats) -> tuple[Any, Any]:
     return first[code // len(second)] + 1j * second[code % len(second)], back
 
 
-def _first(kinds: Any) -> Any:
+def first_places(kinds: Any) -> Any:
     """The first place of each kind, when all from zero on occur."""
     place = np.empty(kinds.max() + 1, dtype=int)
     place[kinds[::-1]] = np.arange(len(kinds))[::-1]

@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 
 from firstlight._typing import Floats
 from firstlight.theory.axes import main_kind
+from firstlight.theory.elementwise import first_places
 from firstlight.theory.signal import Signal
 
 _LARGEST = 2**62
@@ -101,7 +102,5 @@ def alike(columns: Any) -> tuple[Any, Any]:
             found, code = np.unique(code, return_inverse=True)
             largest = len(found)
         code, largest = code * size + column, largest * size
-    found, back = np.unique(code, return_inverse=True)
-    place = np.empty(len(found), dtype=int)
-    place[back] = np.arange(len(back))
-    return columns[place], back
+    _, back = np.unique(code, return_inverse=True)
+    return columns[first_places(back)], back

@@ -3,8 +3,8 @@ of LSTMs and GRUs", 2019).
 
     z = W x_t + U h_{t-1} + b,    c_t = σ(z_f) c_{t-1} + σ(z_i) tanh(z_g),    h_t = σ(z_o) tanh(c_t)
 
-Units are independent, and so are the four gates of one: each is a Gaussian process over time, whose variance ``V_t`` is
-`terms` products of the input and of the state, and of which a part ``S`` is the same at all times. Given that part
+Units are independent, and so are the four gates of one: each is a Gaussian process over time. Its variance ``V_t`` sums
+products of weights with the input and with the state; a part ``S`` of it is the same at all times. Given that part
 ``a``, a gate's values at different times are independent. With ``F₁ = E[σ(z_f)|a]`` and ``F₂ = E[σ(z_f)²|a]``
 
     E[c_t²|a] = F₂ E[c_{t-1}²|a] + 2 F₁ u_{t-1} P + Q,     u_t = F₁ u_{t-1} + 1,
@@ -25,12 +25,12 @@ from functools import cache, lru_cache
 import numpy as np
 
 from firstlight._typing import Floats
-from firstlight.theory.elementwise import sum_series
+from firstlight.theory.elementwise import powers
 from firstlight.theory.gaussian import grid, hermite
 
 # Functions of the shared part have been averaged over a Gaussian, so they are smooth, and few nodes do for them.
-_NODES, _WEIGHTS = (row.copy() for row in np.polynomial.hermite_e.hermegauss(32))
-_WEIGHTS /= _WEIGHTS.sum()
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 _SERIES = hermite(_NODES, 16)
 REMEMBERED = 0.5  # what a forget gate at zero keeps of the state from one time to the next
 _SIZES = np.geomspace(1e-8, 1e6, 800)
@@ -83,7 +83,7 @@ class _Gate:
 
 
 @dataclass(frozen=True)
-class Moment:
+class Instant:
     """One time: its gates, and ``E[c c'|a]`` after it and before it.
 
     That is of this time with itself, with near and with distant times, [3, nodes].
@@ -142,9 +142,9 @@ def _mean(values: Floats) -> float:
 
 def _pairs(values: Floats, alike: Floats) -> Floats:
     """``E f(a) f(a')`` for each correlation."""
-    squares = np.repeat([(_SERIES.T @ (_WEIGHTS * values)) ** 2], len(alike), 0)
-    whole = np.full(len(alike), _mean(values**2))
-    return sum_series(squares, whole, alike)
+    squares = (_SERIES.T @ (_WEIGHTS * values)) ** 2
+    rest = max(_mean(values**2) - float(squares.sum()), 0.0)
+    return powers(squares[None], np.full(len(alike), rest), alike, 0)
 
 
 def _tanh_pairs(squashed: _Gate, variance: float, covariances: Floats) -> Floats:
@@ -154,7 +154,7 @@ def _tanh_pairs(squashed: _Gate, variance: float, covariances: Floats) -> Floats
     return np.asarray(linear * alike + (_mean(squashed.square) - linear) * alike**3)
 
 
-def forward(cell: Cell, x: Course) -> tuple[Course, list[Moment]]:
+def forward(cell: Cell, x: Course) -> tuple[Course, list[Instant]]:
     """What a layer makes of a sequence, from a state of zero.
 
     Args:
@@ -165,7 +165,7 @@ def forward(cell: Cell, x: Course) -> tuple[Course, list[Moment]]:
         The course of ``h``, and each time for the way back.
     """
     hidden, unit, state = np.zeros(4), np.zeros_like(_NODES), np.zeros((3, len(_NODES)))
-    found, distant, fourths, moments = [], [], [], []
+    found, distant, fourths, instants = [], [], [], []
     for square in x.second:
         variance, *covariances = _products(cell, np.array([square, *x.pairs]), hidden)
         shared = float(np.clip(covariances[0], 0.0, variance))
@@ -181,13 +181,13 @@ def forward(cell: Cell, x: Course) -> tuple[Course, list[Moment]]:
         between = np.array([_mean(state[1]), *(_pairs(unit, alike) * step)[1:], _mean(state[2])])
         pairs = np.array([*outer, outer[0]]) * _tanh_pairs(squashed, _mean(own), between)
         hidden = np.array([_mean(gate.square) * _mean(squashed.square), *pairs[:3]])
-        moments.append(Moment(gate, inner, squashed, state, before))
+        instants.append(Instant(gate, inner, squashed, state, before))
         found.append(hidden)
         distant.append(pairs[3])
         fourths.append(_mean(gate.fourth) * _mean(squashed.fourth))
     second, near, *apart = np.array(found).T
     *apart, far = (_of_two_times(pairs) for pairs in (*apart, np.array(distant)))
-    return Course(second, np.array([near.mean(), *apart]), far, float(np.mean(fourths))), moments
+    return Course(second, np.array([near.mean(), *apart]), far, float(np.mean(fourths))), instants
 
 
 def _near(own: Floats, distant: Floats, gate: _Gate) -> Floats:
@@ -206,7 +206,7 @@ def _products(cell: Cell, x: Floats, h: Floats) -> Floats:
     return cell.inputs * cell.weight * x + cell.units * cell.recurrent * h + cell.variance
 
 
-def backward(cell: Cell, moments: list[Moment], arriving: Floats) -> Floats:
+def backward(cell: Cell, instants: list[Instant], arriving: Floats) -> Floats:
     """The gradient by the input, through time.
 
     With ``δ`` for the gradient by what follows it: ``δz_i = δc tanh(z_g) σ'``, ``δz_g = δc σ(z_i) tanh'``,
@@ -215,7 +215,7 @@ def backward(cell: Cell, moments: list[Moment], arriving: Floats) -> Floats:
 
     Args:
         cell: the layer.
-        moments: of the way there, in order of time.
+        instants: of the way there, in order of time.
         arriving: E g g' of the gradient by ``h`` at each time, with itself, near and distant times, [T, 3].
 
     Returns:
@@ -225,7 +225,7 @@ def backward(cell: Cell, moments: list[Moment], arriving: Floats) -> Floats:
     own, unit, back = np.zeros_like(_NODES), np.zeros_like(_NODES), np.zeros(3)
     later: _Gate | None = None
     for t in reversed(range(len(arriving))):
-        now = moments[t]
+        now = instants[t]
         by_state = arriving[t] + cell.units * cell.recurrent * back
         gate, out = now.gate, now.squashed
         near, distant = by_state[1:] * _mean(gate.value**2) * _mean(out.slope) ** 2
@@ -239,7 +239,7 @@ def backward(cell: Cell, moments: list[Moment], arriving: Floats) -> Floats:
     return found
 
 
-def _by_gates(now: Moment, by_cell: Floats, by_state: Floats) -> Floats:
+def _by_gates(now: Instant, by_cell: Floats, by_state: Floats) -> Floats:
     """Sum over the gates of ``E δz δz'``, of one time, of near and of distant ones, [3]."""
     gate, inner, out = now.gate, now.inner, now.squashed
     value, slope = (np.stack([a, b**2, b**2]) @ _WEIGHTS for a, b in _both(gate))

@@ -9,29 +9,30 @@ from torch import Tensor
 from firstlight._typing import Floats
 from firstlight.graph import Node
 from firstlight.theory.axes import size
+from firstlight.theory.maps.attention import same_window
 from firstlight.theory.maps.registry import Context, Flow, Step, rule, with_maps
 from firstlight.theory.maps.weights import sharing, spread_out
-from firstlight.theory.recurrent import REMEMBERED, Cell, Course, Moment, backward, forward
+from firstlight.theory.recurrent import REMEMBERED, Cell, Course, Instant, backward, forward
 from firstlight.theory.signal import Gradient, Signal, compress, scalar
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One layer in one direction; moments and course in its own order of time."""
+    """One layer in one direction; instants and course in its own order of time."""
 
     cell: Cell
     reverse: bool
-    moments: list[Moment]
+    instants: list[Instant]
     course: Course
 
     @classmethod
     def of(cls, cell: Cell, reverse: bool, x: Course) -> "_Run":
-        course, moments = forward(cell, replace(x, second=_turned(x.second, reverse)))
-        return cls(cell, reverse, moments, course)
+        course, instants = forward(cell, replace(x, second=_turned(x.second, reverse)))
+        return cls(cell, reverse, instants, course)
 
     def back(self, arriving: Floats) -> Floats:
         """The gradient by the input, from that by the result, both in the order of time of the sequence, [T, 3]."""
-        return _turned(backward(self.cell, self.moments, _turned(arriving, self.reverse)), self.reverse)
+        return _turned(backward(self.cell, self.instants, _turned(arriving, self.reverse)), self.reverse)
 
 
 def _turned(values: Floats, reverse: bool) -> Floats:
@@ -48,9 +49,9 @@ def memory(node: Node, ctx: Context) -> Step | None:
     time = 1 if node.arguments["batch_first"] and len(x.shape) == 3 else 0
     kept = 1 - float(node.arguments["dropout"]) * (ctx.training and bool(node.arguments["train"]))
     course = _course(x, time)
-    runs: list[list[_Run]] = [[]]
+    runs: list[list[_Run]] = []  # the last layer first
     for cells in layers:
-        if runs[0]:
+        if runs:
             course = replace(course, second=course.second / kept)
         runs = [[_Run.of(cell, bool(k), course) for k, cell in enumerate(cells)], *runs]
         course = _together(runs[0])
@@ -58,7 +59,7 @@ def memory(node: Node, ctx: Context) -> Step | None:
 
     def pull(g: Gradient) -> list[Flow]:
         alike = float(g.far.mean() / g.second.mean().clamp_min(1e-300))
-        found = _back(runs[:-1], _by_time(g.second, out, time)[:, None] * np.array([1.0, alike, alike]), kept)
+        found = _back(runs, _by_time(g.second, out, time)[:, None] * np.array([1.0, alike, alike]), kept)
         second = _along(found[:, 0], x, time)
         return [(x.name, g.moved(second, torch.full_like(second, found[:, 2].mean())), True)]
 
@@ -124,7 +125,7 @@ def _together(runs: list[_Run]) -> Course:
 
 def _signal(node: Node, ctx: Context, x: Signal, time: int, whole: Course, channels: int) -> Signal:
     axes = (*x.axes[:-1], (("c", channels),))
-    within = min((x.shape[time] - 1) / max(size(axes, "s") - 1, 1), 1.0)  # the share of sites of the same sequence
+    within = same_window(x.shape[time], size(axes, "s"))
     far = within * whole.distant + (1 - within) * float(whole.pairs[1])
     zero, pair, other = (scalar(value, len(axes)) for value in (0.0, far, float(whole.pairs[2])))
     out = replace(with_maps(x, node, axes, [zero, _along(whole.second, x, time), pair, other]),
