@@ -8,12 +8,14 @@ import pytest
 import torch
 from wide_networks import Written
 
-from firstlight.graph import trace
+from firstlight.graph import Node, trace
 from firstlight.theory import InputMoments, as_they_are, law, propagate, walk
 from firstlight.theory.anchors import Anchors
 from firstlight.theory.axes import label
 from firstlight.theory.elementwise import aten
 from firstlight.theory.lone import of_field
+from firstlight.theory.maps import RULES, Context, Step
+from firstlight.theory.propagate import forward
 from firstlight.theory.signal import Gradient, Signal, scalar
 from firstlight.theory.spectrum import Spectrum, alike_within, sharing
 
@@ -188,3 +190,18 @@ def test_quantiles_of_parts_count_by_their_share() -> None:
 def signal_of(mean: float) -> Signal:
     one = scalar(1.0, 2)
     return Signal("x", (4, 64), label((4, 64), "bc"), scalar(mean, 2), one, scalar(mean**2, 2), scalar(mean**2, 2))
+
+
+def test_a_rule_that_fails_late_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = RULES["tanh"]
+
+    def fails(node: Node, context: Context) -> Step:
+        step = rule(node, context)
+        assert step is not None and node.name in context.leaves
+        raise ValueError("late")
+
+    monkeypatch.setitem(RULES, "tanh", fails)
+    model = Written(lambda x: torch.tanh(3 * x))
+    context, steps = forward(trace(model, torch.zeros(4, 64)), {})
+    assert "late" in steps["tanh"].opaque
+    assert context.leaves["tanh"][0] == pytest.approx(9.0)  # as it was handed on

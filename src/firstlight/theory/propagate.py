@@ -158,6 +158,7 @@ def _carried(node: Node, context: Context, step: Step) -> Step:
 
 def _opaque(node: Node, context: Context, reason: str) -> Step:
     """Hand the moments of the largest signal read on, each averaged over the tensor."""
+    context.leaves.pop(node.name, None)  # what the rule has noted before it failed
     read = [context.signals[name] for name in node.inputs]
     moving = [x for x in read if context.is_signal(x.name)] or read
     shape = shape_of(node)
