@@ -197,7 +197,8 @@ def test_a_rule_that_fails_late_leaves_nothing_behind(monkeypatch: pytest.Monkey
 
     def fails(node: Node, context: Context) -> Step:
         step = rule(node, context)
-        assert step is not None and node.name in context.leaves
+        assert step is not None
+        assert node.name in context.leaves
         raise ValueError("late")
 
     monkeypatch.setitem(RULES, "tanh", fails)
